@@ -51,6 +51,19 @@ pub trait Processor: Send {
         Ok(())
     }
 
+    /// Where to begin reading the table topics: the next offsets of a snapshot the processor has loaded, empty
+    /// to read them whole. Called once, before any `table`.
+    fn table_start(&mut self) -> Vec<(TopicPartition, i64)> {
+        Vec::new()
+    }
+
+    /// Called about once a minute and at a graceful stop, with the next offsets of the table topics as they
+    /// were given to `table`: the moment to save a snapshot. A fault is logged and does not stop the worker.
+    fn checkpoint(&mut self, table_next: &[(TopicPartition, i64)]) -> Result<(), Fault> {
+        let _ = table_next;
+        Ok(())
+    }
+
     /// A changelog record of an assigned partition, in order, while it is being restored.
     fn restore(&mut self, record: Record<'_>) -> Result<(), Fault> {
         let _ = record;
