@@ -1,0 +1,361 @@
+use crate::value::text;
+use crate::{Node, Tag, Tape, position};
+
+/// Nesting beyond which a document is refused.
+pub const MAX_DEPTH: usize = 128;
+
+/// Why bytes are no JSON document. Says where, never what stands there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum JsonError {
+    #[error("invalid UTF-8 at byte {offset}")]
+    InvalidUtf8 { offset: usize },
+    #[error("{expected} expected at byte {offset}")]
+    Syntax { offset: usize, expected: &'static str },
+    #[error("nested deeper than {MAX_DEPTH} levels at byte {offset}")]
+    TooDeep { offset: usize },
+    #[error("longer than 1 GiB")]
+    TooLong,
+}
+
+impl Tape {
+    /// Reads one JSON document (RFC 8259) and nothing after it, in place of what the tape held. On an error
+    /// the tape is empty.
+    pub fn parse_json(&mut self, json: &[u8]) -> Result<(), JsonError> {
+        self.clear();
+        self.json(json).inspect_err(|_| self.clear())
+    }
+
+    /// Reads a JSON document as the next value of the one being built, as for a column that holds JSON. On an
+    /// error nothing is added.
+    pub fn json(&mut self, json: &[u8]) -> Result<(), JsonError> {
+        if json.len() > 1 << 30 {
+            return Err(JsonError::TooLong);
+        }
+        let text = std::str::from_utf8(json)
+            .map_err(|error| JsonError::InvalidUtf8 { offset: error.valid_up_to() })?;
+        let (nodes, used, open) = (self.nodes.len(), self.text.len(), self.open.len());
+        let parent = self.open.last().map(|&at| at as usize);
+        let members = parent.and_then(|at| self.nodes.get(at)).map_or(0, |node| node.b);
+        // Strings without escapes are used where they stand in the copied text, others are added behind it.
+        self.text.push_str(text);
+        let result = Parser { tape: self, json, at: 0, base: used, floor: open }.document();
+        if result.is_err() {
+            self.nodes.truncate(nodes);
+            self.text.truncate(used);
+            self.open.truncate(open);
+            if let Some(node) = parent.and_then(|at| self.nodes.get_mut(at)) {
+                node.b = members;
+            }
+        }
+        result
+    }
+}
+
+struct Parser<'p> {
+    tape: &'p mut Tape,
+    json: &'p [u8],
+    at: usize,
+    /// Where the copy of `json` starts in the tape's text.
+    base: usize,
+    /// Containers that were open before this document.
+    floor: usize,
+}
+
+impl Parser<'_> {
+    fn document(&mut self) -> Result<(), JsonError> {
+        loop {
+            self.white();
+            self.one_value()?;
+            // After a value: end what ends here, and go on with what follows.
+            loop {
+                self.white();
+                if self.tape.open.len() == self.floor {
+                    return if self.at == self.json.len() {
+                        Ok(())
+                    } else {
+                        self.expected("end of document")
+                    };
+                }
+                match (self.peek(), self.in_object()) {
+                    (Some(b','), true) => {
+                        self.at += 1;
+                        self.white();
+                        self.key()?;
+                        break;
+                    }
+                    (Some(b','), false) => {
+                        self.at += 1;
+                        break;
+                    }
+                    (Some(b'}'), true) => {
+                        self.at += 1;
+                        self.bury_duplicates();
+                        self.tape.end();
+                    }
+                    (Some(b']'), false) => {
+                        self.at += 1;
+                        self.tape.end();
+                    }
+                    (_, true) => return self.expected("',' or '}'"),
+                    (_, false) => return self.expected("',' or ']'"),
+                }
+            }
+        }
+    }
+
+    /// Reads scalars whole and of containers the start, up to where the first value stands.
+    fn one_value(&mut self) -> Result<(), JsonError> {
+        loop {
+            match self.peek() {
+                Some(b'{') => {
+                    self.open(Tag::Object)?;
+                    if self.peek() == Some(b'}') {
+                        self.at += 1;
+                        self.tape.end();
+                        return Ok(());
+                    }
+                    self.key()?;
+                    self.white();
+                }
+                Some(b'[') => {
+                    self.open(Tag::Array)?;
+                    if self.peek() == Some(b']') {
+                        self.at += 1;
+                        self.tape.end();
+                        return Ok(());
+                    }
+                }
+                Some(b'"') => {
+                    let (start, len) = self.string()?;
+                    self.tape.push(Tag::String, start, len);
+                    return Ok(());
+                }
+                Some(b't') => return self.word(b"true", Tag::True),
+                Some(b'f') => return self.word(b"false", Tag::False),
+                Some(b'n') => return self.word(b"null", Tag::Null),
+                Some(b'-' | b'0'..=b'9') => {
+                    let Some(len) = number(&self.json[self.at..]) else { return self.expected("number") };
+                    self.tape.push(Tag::Number, position(self.base + self.at), position(len));
+                    self.at += len;
+                    return Ok(());
+                }
+                _ => return self.expected("value"),
+            }
+        }
+    }
+
+    fn open(&mut self, tag: Tag) -> Result<(), JsonError> {
+        if self.tape.open.len() - self.floor == MAX_DEPTH {
+            return Err(JsonError::TooDeep { offset: self.at });
+        }
+        self.at += 1;
+        self.tape.begin(tag);
+        self.white();
+        Ok(())
+    }
+
+    fn key(&mut self) -> Result<(), JsonError> {
+        if self.peek() != Some(b'"') {
+            return self.expected("key");
+        }
+        let (start, len) = self.string()?;
+        self.tape.nodes.push(Node { tag: Tag::Key, a: start, b: len });
+        self.white();
+        if self.peek() != Some(b':') {
+            return self.expected("':'");
+        }
+        self.at += 1;
+        Ok(())
+    }
+
+    fn word(&mut self, word: &[u8], tag: Tag) -> Result<(), JsonError> {
+        if !self.json[self.at..].starts_with(word) {
+            return self.expected("value");
+        }
+        self.at += word.len();
+        self.tape.push(tag, 0, 0);
+        Ok(())
+    }
+
+    /// Reads a string; returns start and length of its text in the tape.
+    fn string(&mut self) -> Result<(u32, u32), JsonError> {
+        let start = self.at + 1;
+        let plain = self.plain(start);
+        if self.json.get(plain) == Some(&b'"') {
+            self.at = plain + 1;
+            return Ok((position(self.base + start), position(plain - start)));
+        }
+        // Escapes: the text is put together behind the copy of the document.
+        let unescaped = self.tape.text.len();
+        self.at = start;
+        loop {
+            let plain = self.plain(self.at);
+            // Both ends stand at ASCII characters, so this is whole UTF-8, checked before.
+            self.tape.text.push_str(std::str::from_utf8(&self.json[self.at..plain]).unwrap_or_default());
+            self.at = plain;
+            match self.peek() {
+                Some(b'"') => {
+                    self.at += 1;
+                    return Ok((position(unescaped), position(self.tape.text.len() - unescaped)));
+                }
+                Some(b'\\') => self.escape()?,
+                Some(_) => return self.expected("escaped control character"),
+                None => return self.expected("end of string"),
+            }
+        }
+    }
+
+    /// The first place from `at` on that needs attention: quote, backslash, control character, end.
+    fn plain(&self, at: usize) -> usize {
+        let special = |&byte: &u8| byte == b'"' || byte == b'\\' || byte < 0x20;
+        self.json[at..].iter().position(special).map_or(self.json.len(), |n| at + n)
+    }
+
+    fn escape(&mut self) -> Result<(), JsonError> {
+        let char = match self.json.get(self.at + 1) {
+            Some(b'"') => '"',
+            Some(b'\\') => '\\',
+            Some(b'/') => '/',
+            Some(b'b') => '\u{8}',
+            Some(b'f') => '\u{c}',
+            Some(b'n') => '\n',
+            Some(b'r') => '\r',
+            Some(b't') => '\t',
+            Some(b'u') => return self.unicode_escape(),
+            _ => return self.expected("escape"),
+        };
+        self.tape.text.push(char);
+        self.at += 2;
+        Ok(())
+    }
+
+    fn unicode_escape(&mut self) -> Result<(), JsonError> {
+        let Some(high) = self.hex(self.at + 2) else { return self.expected("four hex digits") };
+        let mut len = 6;
+        let code = if (0xD800..0xDC00).contains(&high) {
+            let low = (self.json[self.at + 6..].starts_with(b"\\u")).then(|| self.hex(self.at + 8)).flatten();
+            let Some(low) = low.filter(|low| (0xDC00..0xE000).contains(low)) else {
+                return self.expected("low surrogate");
+            };
+            len = 12;
+            0x10000 + ((high - 0xD800) << 10) + (low - 0xDC00)
+        } else {
+            high
+        };
+        let Some(char) = char::from_u32(code) else { return self.expected("high surrogate") };
+        self.tape.text.push(char);
+        self.at += len;
+        Ok(())
+    }
+
+    fn hex(&self, at: usize) -> Option<u32> {
+        let digits = self.json.get(at..at + 4)?;
+        digits.iter().try_fold(0, |code, &digit| Some(code * 16 + char::from(digit).to_digit(16)?))
+    }
+
+    fn white(&mut self) {
+        while let Some(b' ' | b'\t' | b'\n' | b'\r') = self.peek() {
+            self.at += 1;
+        }
+    }
+
+    fn peek(&self) -> Option<u8> {
+        self.json.get(self.at).copied()
+    }
+
+    fn in_object(&self) -> bool {
+        let node = self.tape.open.last().and_then(|&at| self.tape.nodes.get(at as usize));
+        node.is_some_and(|node| node.tag == Tag::Object)
+    }
+
+    fn expected<T>(&self, expected: &'static str) -> Result<T, JsonError> {
+        Err(JsonError::Syntax { offset: self.at, expected })
+    }
+
+    /// Of the innermost object's keys, leaves the last of each name alive.
+    fn bury_duplicates(&mut self) {
+        let Some(&object) = self.tape.open.last() else { return };
+        let members = self.tape.nodes[object as usize].b;
+        if members < 2 {
+            return;
+        }
+        // A sieve tells at once that the keys of a usual object differ; only when it cannot are they sorted.
+        let mut sieve = [0u64; 16];
+        let mut clash = false;
+        let mut at = object + 1;
+        while let Some(key) = self.tape.nodes.get(at as usize) {
+            let hash = sieve_hash(self.key_text(*key).as_bytes());
+            let (word, bit) = ((hash >> 6) & 15, 1 << (hash & 63));
+            clash |= sieve[word] & bit != 0;
+            sieve[word] |= bit;
+            at = self.next(at + 1);
+        }
+        if !clash {
+            return;
+        }
+        let mut keys: Vec<u32> = Vec::with_capacity(members as usize);
+        at = object + 1;
+        while (at as usize) < self.tape.nodes.len() {
+            keys.push(at);
+            at = self.next(at + 1);
+        }
+        let text = |at: u32| self.key_text(self.tape.nodes[at as usize]);
+        keys.sort_by(|&a, &b| text(a).cmp(text(b)));
+        let dead: Vec<u32> = keys.windows(2).filter(|w| text(w[0]) == text(w[1])).map(|w| w[0]).collect();
+        for &at in &dead {
+            self.tape.nodes[at as usize].tag = Tag::DeadKey;
+        }
+        self.tape.nodes[object as usize].b -= position(dead.len());
+    }
+
+    fn key_text(&self, key: Node) -> &str {
+        text(self.tape, key)
+    }
+
+    /// The node after the value at `at`; containers in an object that is ending have ended.
+    fn next(&self, at: u32) -> u32 {
+        match self.tape.nodes.get(at as usize) {
+            Some(node) if matches!(node.tag, Tag::Object | Tag::Array) => node.a,
+            _ => at + 1,
+        }
+    }
+}
+
+/// A cheap hash of a key by its length and both ends, of 10 bits.
+fn sieve_hash(key: &[u8]) -> usize {
+    let word = |bytes: &[u8]| bytes.iter().fold(0u64, |word, &byte| word << 8 | u64::from(byte));
+    let n = key.len().min(8);
+    let mixed = word(&key[..n]) ^ word(&key[key.len() - n..]).rotate_left(29) ^ key.len() as u64;
+    (mixed.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 54) as usize
+}
+
+/// The length of the number the bytes start with, by the grammar of RFC 8259.
+fn number(json: &[u8]) -> Option<usize> {
+    let digits = |from: usize| json[from..].iter().take_while(|byte| byte.is_ascii_digit()).count();
+    let mut at = usize::from(json.first() == Some(&b'-'));
+    let whole = digits(at);
+    if whole == 0 || (whole > 1 && json[at] == b'0') {
+        return None;
+    }
+    at += whole;
+    if json.get(at) == Some(&b'.') {
+        let fraction = digits(at + 1);
+        if fraction == 0 {
+            return None;
+        }
+        at += 1 + fraction;
+    }
+    if let Some(b'e' | b'E') = json.get(at) {
+        let sign = usize::from(matches!(json.get(at + 1), Some(b'+' | b'-')));
+        let exponent = digits(at + 1 + sign);
+        if exponent == 0 {
+            return None;
+        }
+        at += 1 + sign + exponent;
+    }
+    Some(at)
+}
+
+pub(crate) fn is_number(text: &[u8]) -> bool {
+    number(text) == Some(text.len())
+}
