@@ -1,0 +1,38 @@
+//! The project's own commands: `cargo xtask <command>`. One module per command; each reads its own
+//! arguments, prints its own `--help` and returns an error that says what to do next.
+use anyhow::{Result, bail};
+
+mod shell;
+mod stack;
+
+const HELP: &str = "\
+The project's own commands.
+
+Usage: cargo xtask <command> [arguments]
+
+Commands:
+  stack   install, start, stop and inspect Kafka, the registry, Connect, the databases and the stores
+
+Examples:
+  cargo xtask stack up            everything, from nothing
+  cargo xtask stack --help        what can be done with it";
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if let Err(error) = run(&arguments) {
+        eprintln!("error: {error:#}");
+        std::process::exit(1);
+    }
+}
+
+fn run(arguments: &[String]) -> Result<()> {
+    let (command, rest) = arguments.split_first().map_or(("--help", arguments), |(c, r)| (c.as_str(), r));
+    match command {
+        "stack" => stack::main(rest),
+        "-h" | "--help" | "help" => {
+            println!("{HELP}");
+            Ok(())
+        }
+        other => bail!("no command '{other}'; `cargo xtask --help` lists them"),
+    }
+}

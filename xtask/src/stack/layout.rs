@@ -1,0 +1,135 @@
+//! Where things are: the stack's folder, its ports, the cache of downloads, the lock against two at once.
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+
+use super::process::Process;
+use super::services::all;
+
+/// One stack on this machine: everything it writes is under `dir`; downloads are shared under `cache`.
+pub struct Stack {
+    pub root: PathBuf,
+    pub dir: PathBuf,
+    pub cache: PathBuf,
+    ports: BTreeMap<String, u16>,
+}
+
+impl Stack {
+    /// The stack of this repository, or the one `FHIREHOSE_STACK_DIR` names.
+    pub fn open() -> Result<Stack> {
+        let root = repository()?;
+        let dir = match std::env::var_os("FHIREHOSE_STACK_DIR") {
+            Some(dir) if !dir.is_empty() => std::path::absolute(dir)?,
+            _ => root.join(".stack"),
+        };
+        let cache = cache_dir()?;
+        for made in [&dir, &dir.join("run"), &dir.join("logs"), &dir.join("data"), &cache] {
+            fs::create_dir_all(made).with_context(|| format!("cannot create {}", made.display()))?;
+        }
+        let ports = read_ports(&dir.join("ports"))?;
+        Ok(Stack { root, dir, cache, ports })
+    }
+
+    /// Held while the stack is changed, so that two `up` at once do not start everything twice.
+    pub fn lock(&self) -> Result<File> {
+        lock(&self.dir.join("lock"), "another `cargo xtask stack` works on this stack; waiting for it")
+    }
+
+    pub fn data(&self, service: &str) -> PathBuf {
+        self.dir.join("data").join(service)
+    }
+
+    pub fn log(&self, service: &str) -> PathBuf {
+        self.dir.join("logs").join(format!("{service}.log"))
+    }
+
+    pub fn env_file(&self) -> PathBuf {
+        self.dir.join("env")
+    }
+
+    /// The port of that name. Every name a service lists is allotted before anything starts.
+    pub fn port(&self, name: &str) -> Result<u16> {
+        self.ports.get(name).copied().with_context(|| format!("no port allotted to {name}; run `cargo xtask stack up`"))
+    }
+
+    /// Gives every service its ports: the remembered ones, unless somebody else took them meanwhile.
+    /// Returns the services whose ports are new, for those that were told the old ones.
+    pub fn allot_ports(&mut self) -> Result<Vec<&'static str>> {
+        let mut changed = Vec::new();
+        for service in all() {
+            if Process::of(&self.dir, service.name()).is_some() {
+                continue;
+            }
+            for name in service.ports() {
+                if self.ports.get(*name).is_some_and(|port| is_free(*port)) {
+                    continue;
+                }
+                let port = self.free_port(service.port_range())?;
+                self.ports.insert((*name).to_owned(), port);
+                changed.push(service.name());
+            }
+        }
+        let text: String = self.ports.iter().map(|(name, port)| format!("{name}={port}\n")).collect();
+        fs::write(self.dir.join("ports"), text)?;
+        Ok(changed)
+    }
+
+    /// Starts looking at a place that depends on the folder, so that two stacks seldom meet.
+    fn free_port(&self, range: std::ops::Range<u16>) -> Result<u16> {
+        let mut hasher = DefaultHasher::new();
+        self.dir.hash(&mut hasher);
+        let size = u64::from(range.end - range.start);
+        let first = hasher.finish() % size;
+        (0..size)
+            .map(|step| range.start + ((first + step) % size) as u16)
+            .find(|port| !self.ports.values().any(|taken| taken == port) && is_free(*port))
+            .with_context(|| format!("no free port from {} to {} on 127.0.0.1", range.start, range.end - 1))
+    }
+}
+
+fn repository() -> Result<PathBuf> {
+    let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
+    manifest.parent().map(Path::to_path_buf).context("xtask lies outside the repository")
+}
+
+fn cache_dir() -> Result<PathBuf> {
+    let base = match (std::env::var_os("XDG_CACHE_HOME"), std::env::var_os("HOME")) {
+        (Some(dir), _) if !dir.is_empty() => PathBuf::from(dir),
+        (_, Some(home)) => PathBuf::from(home).join(".cache"),
+        _ => bail!("neither XDG_CACHE_HOME nor HOME is set: nowhere to keep downloads"),
+    };
+    Ok(base.join("fhirehose"))
+}
+
+/// Waits for the file's lock; says so once when somebody else has it. Freed when the handle is dropped.
+pub fn lock(path: &Path, waiting: &str) -> Result<File> {
+    let file = File::create(path).with_context(|| format!("cannot create {}", path.display()))?;
+    if file.try_lock().is_err() {
+        println!("{waiting}");
+        file.lock()?;
+    }
+    Ok(file)
+}
+
+fn is_free(port: u16) -> bool {
+    TcpListener::bind(("127.0.0.1", port)).is_ok()
+}
+
+fn read_ports(path: &Path) -> Result<BTreeMap<String, u16>> {
+    let text = match fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(BTreeMap::new()),
+        Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
+    };
+    text.lines()
+        .map(|line| {
+            let (name, port) = line.split_once('=').context("a line without '='")?;
+            Ok((name.to_owned(), port.parse()?))
+        })
+        .collect::<Result<_>>()
+        .with_context(|| format!("{} is damaged; `cargo xtask stack reset` makes a new one", path.display()))
+}

@@ -1,0 +1,119 @@
+//! A MariaDB server: one hospital's database, with the binary log that Debezium reads.
+use std::fs;
+use std::process::Command;
+
+use anyhow::Result;
+
+use super::Service;
+use crate::shell;
+use crate::stack::layout::Stack;
+
+/// One hospital. Both run the same server with different data.
+pub struct Hospital {
+    name: &'static str,
+    about: &'static str,
+    /// Also the one port's name, hence the single-element slice.
+    ports: &'static [&'static str],
+    /// Distinguishes servers and Debezium's own connections to them.
+    server_id: u32,
+    variable: &'static str,
+}
+
+pub const HOSPITAL_A: Hospital = Hospital {
+    name: "hospital-a",
+    about: "MariaDB 10.11, the first hospital",
+    ports: &["hospital_a"],
+    server_id: 101,
+    variable: "STACK_HOSPITAL_A_URL",
+};
+pub const HOSPITAL_B: Hospital = Hospital {
+    name: "hospital-b",
+    about: "MariaDB 10.11, the second hospital",
+    ports: &["hospital_b"],
+    server_id: 102,
+    variable: "STACK_HOSPITAL_B_URL",
+};
+
+/// Run before the first connection is taken, at every start. The server listens on the loopback only.
+const USERS: &str = "\
+SET sql_log_bin = 0;
+CREATE USER IF NOT EXISTS 'root'@'127.0.0.1' IDENTIFIED BY '';
+GRANT ALL PRIVILEGES ON *.* TO 'root'@'127.0.0.1' WITH GRANT OPTION;
+CREATE USER IF NOT EXISTS 'debezium'@'127.0.0.1' IDENTIFIED BY 'debezium';
+GRANT SELECT, RELOAD, SHOW DATABASES, LOCK TABLES, REPLICATION SLAVE, REPLICATION CLIENT, BINLOG MONITOR, SLAVE MONITOR ON *.* TO 'debezium'@'127.0.0.1';
+";
+
+impl Hospital {
+    fn port(&self, stack: &Stack) -> Result<u16> {
+        stack.port(self.ports[0])
+    }
+}
+
+impl Service for Hospital {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+    fn about(&self) -> &'static str {
+        self.about
+    }
+    fn debian_packages(&self) -> &'static [&'static str] {
+        &["mariadb-server"]
+    }
+    fn ports(&self) -> &'static [&'static str] {
+        self.ports
+    }
+
+    fn command(&self, stack: &Stack) -> Result<Command> {
+        let data = stack.data(self.name);
+        let user = if shell::is_root() { &["--user=root"][..] } else { &[] };
+        if !data.join("mysql").is_dir() {
+            shell::capture(
+                Command::new("mariadb-install-db")
+                    .arg("--no-defaults")
+                    .arg(format!("--datadir={}", data.display()))
+                    .args(["--auth-root-authentication-method=normal", "--skip-test-db"])
+                    .args(user),
+            )?;
+        }
+        let users = data.join("users.sql");
+        fs::write(&users, USERS)?;
+        let mut command = Command::new("/usr/sbin/mariadbd");
+        command
+            .arg("--no-defaults")
+            .arg(format!("--datadir={}", data.display()))
+            .arg(format!("--init-file={}", users.display()))
+            .arg(format!("--port={}", self.port(stack)?))
+            .arg(format!("--server-id={}", self.server_id))
+            .args(user)
+            .args([
+                "--bind-address=127.0.0.1",
+                "--skip-name-resolve",
+                // Relative to the data folder: a socket's path may not be longer than 107 bytes.
+                "--socket=mariadbd.sock",
+                "--pid-file=mariadbd.pid",
+                "--log-bin=binlog",
+                "--binlog-format=ROW",
+                "--binlog-row-image=FULL",
+                "--default-time-zone=+00:00",
+                "--character-set-server=utf8mb4",
+                "--collation-server=utf8mb4_unicode_ci",
+                // A small machine's settings: little memory, and the log reaches the disk once a second.
+                "--innodb-buffer-pool-size=128M",
+                "--innodb-flush-log-at-trx-commit=2",
+                "--performance-schema=OFF",
+            ]);
+        Ok(command)
+    }
+
+    fn is_ready(&self, stack: &Stack) -> Result<bool> {
+        let mut ping = Command::new("mariadb-admin");
+        ping.args(["--no-defaults", "--protocol=tcp", "--host=127.0.0.1", "--user=root", "--connect-timeout=5"])
+            .arg(format!("--port={}", self.port(stack)?))
+            .arg("ping");
+        Ok(shell::capture(&mut ping).is_ok())
+    }
+
+    fn env(&self, stack: &Stack) -> Result<Vec<(&'static str, String)>> {
+        Ok(vec![(self.variable, format!("mysql://root@127.0.0.1:{}", self.port(stack)?))])
+    }
+}
