@@ -1,0 +1,151 @@
+//! The R4 definitions as static tables: what elements a type has, how often, of what type, under what rule.
+
+mod codes;
+mod datatypes;
+mod resources;
+
+pub(crate) use datatypes::ELEMENT;
+pub(crate) use resources::RESOURCES;
+
+/// A resource, a datatype or a backbone element.
+pub(crate) struct Type {
+    /// `Observation`, `Observation.component`, `Period`.
+    pub name: &'static str,
+    /// Bits of the elements that must be there; choice elements are in `choices`.
+    pub required: u64,
+    pub choices: &'static [Choice],
+    /// Sorted by name.
+    pub elements: &'static [Element],
+}
+
+/// A choice such as `value[x]`: at most one of its elements may be there.
+pub(crate) struct Choice {
+    /// `value`
+    pub name: &'static str,
+    /// Bits of its elements.
+    pub mask: u64,
+    pub required: bool,
+}
+
+pub(crate) struct Element {
+    /// As in JSON: a choice is spelt out, `valueQuantity`.
+    pub name: &'static str,
+    pub ty: Ty,
+    pub many: bool,
+    pub rule: Rule,
+}
+
+pub(crate) enum Ty {
+    Primitive(Primitive),
+    Complex(&'static Type),
+    /// Any resource (`contained`).
+    Resource,
+}
+
+pub(crate) enum Rule {
+    Any,
+    /// A required binding.
+    Codes(&'static ValueSet),
+    /// The resource types a reference may point to.
+    Targets(&'static [&'static str]),
+}
+
+#[derive(Clone, Copy)]
+pub(crate) enum Primitive {
+    Base64Binary,
+    Boolean,
+    Canonical,
+    Code,
+    Date,
+    DateTime,
+    Decimal,
+    Id,
+    Instant,
+    Integer,
+    Markdown,
+    Oid,
+    PositiveInt,
+    String,
+    Time,
+    UnsignedInt,
+    Uri,
+    Url,
+    Uuid,
+    Xhtml,
+}
+
+/// The codes of a value set, by code system.
+pub(crate) struct ValueSet(pub &'static [CodeGroup]);
+
+pub(crate) struct CodeGroup {
+    pub system: &'static str,
+    /// Sorted.
+    pub codes: &'static [&'static str],
+}
+
+const ONE: bool = false;
+const MANY: bool = true;
+
+const fn element(name: &'static str, ty: Ty, many: bool, rule: Rule) -> Element {
+    Element { name, ty, many, rule }
+}
+
+impl Type {
+    /// The element of that JSON name, and its bit's position.
+    pub fn find(&self, name: &str) -> Option<(usize, &'static Element)> {
+        let at = self.elements.binary_search_by(|e| e.name.cmp(name)).ok()?;
+        Some((at, &self.elements[at]))
+    }
+
+    /// The table of a resource type.
+    pub fn resource(name: &str) -> Option<&'static Type> {
+        RESOURCES.iter().copied().find(|t| t.name == name)
+    }
+}
+
+impl ValueSet {
+    /// Whether a `code` element, which carries no system, may have that value.
+    pub fn has_code(&self, code: &str) -> bool {
+        self.0.iter().any(|g| g.codes.binary_search(&code).is_ok())
+    }
+
+    /// Whether a coding is in the set.
+    pub fn has(&self, system: &str, code: &str) -> bool {
+        self.0.iter().any(|g| g.system == system && g.codes.binary_search(&code).is_ok())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The binary searches and bit masks rest on it.
+    #[test]
+    fn tables_are_sorted_and_complete() {
+        fn walk(ty: &'static Type, seen: &mut Vec<&'static str>) {
+            if seen.contains(&ty.name) {
+                return;
+            }
+            seen.push(ty.name);
+            assert!(ty.elements.is_sorted_by(|a, b| a.name < b.name), "{}", ty.name);
+            assert!(ty.elements.len() <= 64, "{}", ty.name);
+            for element in ty.elements {
+                if let Rule::Codes(set) = &element.rule {
+                    assert!(
+                        set.0.iter().all(|g| g.codes.is_sorted() && !g.codes.is_empty()),
+                        "{}",
+                        element.name
+                    );
+                }
+                if let Ty::Complex(inner) = element.ty {
+                    walk(inner, seen);
+                }
+            }
+        }
+        let mut seen = Vec::new();
+        for resource in RESOURCES {
+            walk(resource, &mut seen);
+        }
+        assert_eq!(seen.len() + 1, 60, "every generated type is reachable, and Element: {seen:?}");
+    }
+}

@@ -1,0 +1,77 @@
+//! What every observation of category vital-signs must hold (profile `vitalsigns`, R4), and blood pressure (`bp`).
+
+use fhirehose_tape::Value;
+
+use crate::invariants::{coded, elements, has, has_choice, require, text};
+use crate::primitive::moment;
+use crate::terminology::LOINC;
+use crate::validate::{Invalid, Rule};
+
+const CATEGORY: &str = "http://terminology.hl7.org/CodeSystem/observation-category";
+const PROFILES: [&str; 12] = [
+    "vitalsigns",
+    "bp",
+    "heartrate",
+    "resprate",
+    "oxygensat",
+    "bodytemp",
+    "bodyweight",
+    "bodyheight",
+    "bmi",
+    "headcircum",
+    "vitalspanel",
+    "bmi-percentile",
+];
+const PANEL: &str = "85354-9";
+const SYSTOLIC: &str = "8480-6";
+const DIASTOLIC: &str = "8462-4";
+
+/// Checks an observation that says it is a vital sign, by category or by profile; any other passes.
+pub(crate) fn check(observation: Value<'_>) -> Result<(), Invalid> {
+    let by_category = elements(observation, "category").any(|c| coded(c, CATEGORY, "vital-signs"));
+    let by_profile =
+        observation.get("meta").is_some_and(|meta| elements(meta, "profile").any(is_vital_signs));
+    if !by_category && !by_profile {
+        return Ok(());
+    }
+    for (name, present) in [
+        ("category", by_category),
+        ("subject", has(observation, "subject")),
+        ("effective", has(observation, "effectiveDateTime") || has(observation, "effectivePeriod")),
+    ] {
+        if !present {
+            return Err(Invalid::at(name, Rule::Missing));
+        }
+    }
+    let to_the_day = |t: &str| moment(t).is_none_or(|m| m.date.2 != 0);
+    require("vs-1", text(observation, "effectiveDateTime").is_none_or(to_the_day))?;
+    let answered = |o: Value<'_>| has_choice(o, "value") || has(o, "dataAbsentReason");
+    require("vs-2", answered(observation) || has(observation, "component") || has(observation, "hasMember"))?;
+    require("vs-3", elements(observation, "component").all(answered))?;
+    blood_pressure(observation)
+}
+
+fn is_vital_signs(profile: Value<'_>) -> bool {
+    profile
+        .as_str()
+        .and_then(|url| url.strip_prefix("http://hl7.org/fhir/StructureDefinition/"))
+        .is_some_and(|name| PROFILES.contains(&name))
+}
+
+/// The panel has no value of its own and exactly one systolic and one diastolic component, absent or not.
+fn blood_pressure(observation: Value<'_>) -> Result<(), Invalid> {
+    if !observation.get("code").is_some_and(|code| coded(code, LOINC, PANEL)) {
+        return Ok(());
+    }
+    if has_choice(observation, "value") {
+        return Err(Invalid::at("value", Rule::Invariant("bp")));
+    }
+    let count = |loinc| {
+        let of = |c: &Value<'_>| c.get("code").is_some_and(|code| coded(code, LOINC, loinc));
+        elements(observation, "component").filter(of).count()
+    };
+    match (count(SYSTOLIC), count(DIASTOLIC)) {
+        (1, 1) => Ok(()),
+        _ => Err(Invalid::at("component", Rule::Invariant("bp"))),
+    }
+}
