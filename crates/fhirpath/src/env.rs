@@ -1,0 +1,136 @@
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+
+use crate::{Collection, EvalError, Item};
+use fhirehose_tape::Value;
+
+/// What expressions are compiled against: the variables, host functions and, for rows, the columns there are.
+/// Anything else an expression names is a compile error.
+#[derive(Clone, Default)]
+pub struct Env {
+    pub(crate) fhir: bool,
+    pub(crate) variables: Vec<Box<str>>,
+    pub(crate) functions: Vec<Function>,
+    pub(crate) columns: Option<Arc<[Box<str>]>>,
+}
+
+/// A variable's place in a [`Ctx`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Slot(pub(crate) usize);
+
+/// A host function's check of its literal arguments; `None` stands for an argument known only at run time.
+pub type Check = Arc<dyn Fn(&[Option<&str>]) -> Result<(), String> + Send + Sync>;
+
+/// A host function.
+#[derive(Clone)]
+pub struct Function {
+    pub(crate) name: &'static str,
+    pub(crate) args: RangeInclusive<usize>,
+    pub(crate) check: Option<Check>,
+}
+
+impl Function {
+    /// A function with that many arguments, its input not counted.
+    pub fn new(name: &'static str, args: RangeInclusive<usize>) -> Self {
+        Function { name, args, check: None }
+    }
+
+    /// Adds a check at compile time, such as that the concept map an argument names exists.
+    pub fn checked(
+        mut self,
+        check: impl Fn(&[Option<&str>]) -> Result<(), String> + Send + Sync + 'static,
+    ) -> Self {
+        self.check = Some(Arc::new(check));
+        self
+    }
+}
+
+impl Env {
+    /// For rows and vendor messages: a name is a member of an object, and nothing more.
+    pub fn plain() -> Self {
+        Env::default()
+    }
+
+    /// For FHIR resources in JSON: also choice elements (`value` finds `valueQuantity`), extensions of
+    /// primitives (`_birthDate`) and a leading resource type (`Patient.name`).
+    pub fn fhir() -> Self {
+        Env { fhir: true, ..Env::default() }
+    }
+
+    /// Adds a host function.
+    pub fn function(mut self, function: Function) -> Self {
+        self.functions.push(function);
+        self
+    }
+
+    /// Says which names the root has; any other is a compile error then.
+    pub fn columns<'c>(mut self, columns: impl IntoIterator<Item = &'c str>) -> Self {
+        self.columns = Some(columns.into_iter().map(Box::from).collect());
+        self
+    }
+
+    /// Declares the variable `%name`; one of the same name declared before is hidden. An environment that is
+    /// cloned for an inner scope reuses slots from where it was cloned.
+    pub fn declare(&mut self, name: &str) -> Slot {
+        self.variables.push(Box::from(name));
+        Slot(self.variables.len() - 1)
+    }
+}
+
+/// What host functions do. They must be pure: same input, same result.
+pub trait Functions {
+    /// Calls the host function of that name on its input (what stands before the dot, else `$this`).
+    fn call<'a>(
+        &'a self,
+        name: &'static str,
+        input: Collection<'a>,
+        args: &[Collection<'a>],
+    ) -> Result<Collection<'a>, EvalError>;
+}
+
+/// No host functions.
+pub struct NoFunctions;
+
+impl Functions for NoFunctions {
+    fn call<'a>(
+        &'a self,
+        name: &'static str,
+        _: Collection<'a>,
+        _: &[Collection<'a>],
+    ) -> Result<Collection<'a>, EvalError> {
+        Err(EvalError::new(format!("{name}() cannot be called here")))
+    }
+}
+
+/// What an expression is evaluated over: the focus, the variables and the host.
+#[derive(Clone)]
+pub struct Ctx<'a> {
+    pub(crate) focus: Collection<'a>,
+    pub(crate) variables: Vec<Collection<'a>>,
+    pub(crate) host: &'a dyn Functions,
+}
+
+impl<'a> Ctx<'a> {
+    /// A context without variables; an array as focus is a collection of its elements.
+    pub fn new(focus: Value<'a>, host: &'a dyn Functions) -> Self {
+        Ctx { focus: crate::item::collect(focus), variables: Vec::new(), host }
+    }
+
+    /// Sets a variable. One never set is empty.
+    pub fn set(&mut self, slot: Slot, value: Collection<'a>) {
+        if self.variables.len() <= slot.0 {
+            self.variables.resize(slot.0 + 1, Collection::new());
+        }
+        self.variables[slot.0] = value;
+    }
+
+    /// Puts another item in focus, such as each of a `forEach`; returns what was.
+    pub fn refocus(&mut self, focus: Item<'a>) -> Collection<'a> {
+        std::mem::replace(&mut self.focus, smallvec::smallvec![focus])
+    }
+
+    /// Sets the focus whole, such as back to what [`Ctx::refocus`] returned.
+    pub fn restore(&mut self, focus: Collection<'a>) {
+        self.focus = focus;
+    }
+}

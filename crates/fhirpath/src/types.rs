@@ -1,0 +1,115 @@
+/// The FHIR data type of an element, as far as its name or place tells.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Type(u8);
+
+/// The R4 data types, each with what it specialises. Those that may stand in a choice are spelled there with
+/// a capital first letter: `valueDateTime`.
+const TYPES: &[(&str, &str)] = &[
+    ("", ""),
+    ("boolean", "Element"),
+    ("integer", "Element"),
+    ("string", "Element"),
+    ("decimal", "Element"),
+    ("uri", "Element"),
+    ("url", "uri"),
+    ("canonical", "uri"),
+    ("base64Binary", "Element"),
+    ("instant", "Element"),
+    ("date", "Element"),
+    ("dateTime", "Element"),
+    ("time", "Element"),
+    ("code", "string"),
+    ("oid", "uri"),
+    ("id", "string"),
+    ("markdown", "string"),
+    ("unsignedInt", "integer"),
+    ("positiveInt", "integer"),
+    ("uuid", "uri"),
+    ("xhtml", "Element"),
+    ("Address", "Element"),
+    ("Age", "Quantity"),
+    ("Annotation", "Element"),
+    ("Attachment", "Element"),
+    ("BackboneElement", "Element"),
+    ("CodeableConcept", "Element"),
+    ("Coding", "Element"),
+    ("ContactDetail", "Element"),
+    ("ContactPoint", "Element"),
+    ("Contributor", "Element"),
+    ("Count", "Quantity"),
+    ("DataRequirement", "Element"),
+    ("Distance", "Quantity"),
+    ("Dosage", "BackboneElement"),
+    ("Duration", "Quantity"),
+    ("Element", ""),
+    ("ElementDefinition", "BackboneElement"),
+    ("Expression", "Element"),
+    ("Extension", "Element"),
+    ("HumanName", "Element"),
+    ("Identifier", "Element"),
+    ("Meta", "Element"),
+    ("Money", "Element"),
+    ("Narrative", "Element"),
+    ("ParameterDefinition", "Element"),
+    ("Period", "Element"),
+    ("Population", "BackboneElement"),
+    ("Quantity", "Element"),
+    ("Range", "Element"),
+    ("Ratio", "Element"),
+    ("Reference", "Element"),
+    ("RelatedArtifact", "Element"),
+    ("SampledData", "Element"),
+    ("Signature", "Element"),
+    ("SimpleQuantity", "Quantity"),
+    ("Timing", "BackboneElement"),
+    ("TriggerDefinition", "Element"),
+    ("UsageContext", "Element"),
+];
+
+/// The types of FHIRPath itself.
+pub(crate) const SYSTEM: &[&str] =
+    &["Boolean", "String", "Integer", "Decimal", "Date", "DateTime", "Time", "Quantity", "Any"];
+
+impl Type {
+    pub(crate) const UNKNOWN: Type = Type(0);
+
+    pub(crate) fn named(name: &str) -> Option<Type> {
+        let at = TYPES.iter().position(|(known, _)| *known == name && !name.is_empty())?;
+        u8::try_from(at).ok().map(Type)
+    }
+
+    /// The type that stands behind the name of a choice element: `Quantity` of `valueQuantity`.
+    pub(crate) fn of_choice(suffix: &str) -> Option<Type> {
+        let first = suffix.bytes().next()?;
+        if !first.is_ascii_uppercase() {
+            return None;
+        }
+        let same = |known: &str| {
+            known.len() == suffix.len()
+                && known[1..] == suffix[1..]
+                && known.as_bytes()[0].eq_ignore_ascii_case(&first)
+        };
+        let at = TYPES.iter().position(|(known, _)| !known.is_empty() && suffix.is_ascii() && same(known))?;
+        u8::try_from(at).ok().map(Type)
+    }
+
+    pub(crate) fn name(self) -> Option<&'static str> {
+        TYPES.get(usize::from(self.0)).map(|(name, _)| *name).filter(|name| !name.is_empty())
+    }
+
+    /// Whether it is that type or a specialisation of it.
+    pub(crate) fn is(self, name: &str) -> bool {
+        let mut of = self;
+        while let Some((own, parent)) = TYPES.get(usize::from(of.0)).filter(|(own, _)| !own.is_empty()) {
+            if *own == name {
+                return true;
+            }
+            of = Type::named(parent).unwrap_or(Type::UNKNOWN);
+        }
+        false
+    }
+
+    pub(crate) fn is_decimal(self) -> bool {
+        self.name() == Some("decimal")
+    }
+}
