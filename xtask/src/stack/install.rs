@@ -57,7 +57,9 @@ fn fetch_jars(dir: &Path, coordinates: &[&str], without: &[&str]) -> Result<()> 
     );
     for coordinate in coordinates {
         let parts: Vec<&str> = coordinate.split(':').collect();
-        let [group, artifact, version] = parts[..] else { bail!("'{coordinate}' is not group:artifact:version") };
+        let [group, artifact, version] = parts[..] else {
+            bail!("'{coordinate}' is not group:artifact:version")
+        };
         pom.push_str(&format!(
             "<dependency><groupId>{group}</groupId><artifactId>{artifact}</artifactId><version>{version}</version></dependency>\n"
         ));
@@ -101,9 +103,9 @@ impl MavenRun {
     }
 
     fn capture(mut self) -> Result<()> {
-        shell::capture(&mut self.0)
-            .map(drop)
-            .context("Maven could not fetch it; is Maven Central (or your mirror in ~/.m2/settings.xml) reachable?")
+        shell::capture(&mut self.0).map(drop).context(
+            "Maven could not fetch it; is Maven Central (or your mirror in ~/.m2/settings.xml) reachable?",
+        )
     }
 }
 
@@ -118,14 +120,19 @@ pub fn artifacts(wanted: &[Artifact], cache: &Path) -> Result<()> {
 /// Installs those Debian packages that are missing, in one go. Without root it says what to type.
 pub fn debian_packages(wanted: &BTreeSet<&str>) -> Result<()> {
     let installed = installed_packages(wanted)?;
-    let missing: Vec<&str> =
-        wanted.iter().copied().filter(|package| !installed.contains(*package) && !has_program(package)).collect();
+    let missing: Vec<&str> = wanted
+        .iter()
+        .copied()
+        .filter(|package| !installed.contains(*package) && !has_program(package))
+        .collect();
     if missing.is_empty() {
         return Ok(());
     }
     let list = missing.join(" ");
     if !shell::is_root() {
-        bail!("Debian packages are missing and only root can install them. Run:\n  sudo apt-get update && sudo apt-get install -y --no-install-recommends {list}\nand try again");
+        bail!(
+            "Debian packages are missing and only root can install them. Run:\n  sudo apt-get update && sudo apt-get install -y --no-install-recommends {list}\nand try again"
+        );
     }
     step(&format!("apt: {list}"), || {
         // A foreign source that does not answer must not matter: the install itself fails if something lacks.
@@ -137,7 +144,9 @@ pub fn debian_packages(wanted: &BTreeSet<&str>) -> Result<()> {
                 .env("DEBIAN_FRONTEND", "noninteractive"),
         );
         match (install, updated) {
-            (Err(error), Err(update)) => Err(error.context(format!("apt-get update failed before: {update}"))),
+            (Err(error), Err(update)) => {
+                Err(error.context(format!("apt-get update failed before: {update}")))
+            }
             (Err(error), Ok(_)) => Err(error),
             (Ok(_), _) => Ok(()),
         }
@@ -146,8 +155,13 @@ pub fn debian_packages(wanted: &BTreeSet<&str>) -> Result<()> {
 
 /// For these a program from elsewhere serves as well as the package's.
 fn has_program(package: &str) -> bool {
-    const PROGRAMS: &[(&str, &str)] =
-        &[("cmake", "cmake"), ("maven", "mvn"), ("ninja-build", "ninja"), ("python3-pip", "pip3"), ("zip", "zip")];
+    const PROGRAMS: &[(&str, &str)] = &[
+        ("cmake", "cmake"),
+        ("maven", "mvn"),
+        ("ninja-build", "ninja"),
+        ("python3-pip", "pip3"),
+        ("zip", "zip"),
+    ];
     PROGRAMS.iter().any(|(name, program)| *name == package && shell::which(program).is_some())
 }
 
@@ -178,5 +192,8 @@ pub fn step<T>(name: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
 }
 
 /// What the product's own build needs beyond a Rust toolchain: librdkafka is compiled from source.
-pub const BUILD_PACKAGES: &[&str] =
-    &["cmake", "g++", "gcc", "libcurl4-openssl-dev", "libssl-dev", "make", "pkg-config", "zlib1g-dev"];
+pub fn build_prerequisites() -> Result<()> {
+    const PACKAGES: [&str; 8] =
+        ["cmake", "g++", "gcc", "libcurl4-openssl-dev", "libssl-dev", "make", "pkg-config", "zlib1g-dev"];
+    debian_packages(&PACKAGES.into())
+}

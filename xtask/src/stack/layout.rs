@@ -53,7 +53,10 @@ impl Stack {
 
     /// The port of that name. Every name a service lists is allotted before anything starts.
     pub fn port(&self, name: &str) -> Result<u16> {
-        self.ports.get(name).copied().with_context(|| format!("no port allotted to {name}; run `cargo xtask stack up`"))
+        self.ports
+            .get(name)
+            .copied()
+            .with_context(|| format!("no port allotted to {name}; run `cargo xtask stack up`"))
     }
 
     /// Gives every service its ports: the remembered ones, unless somebody else took them meanwhile.

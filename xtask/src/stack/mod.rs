@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
+mod connector;
 mod http;
 pub mod install;
 mod java;
@@ -35,6 +36,7 @@ Commands:
   status              one line per service
   logs [service…]     the end of the logs
   reset [service…]    down, and remove the data
+  connector <hospital…>  register the Debezium connector of a hospital (hospital-a: Avro, hospital-b: JSON)
   env                 print the env file
 
 Services: kafka registry postgres opensearch redis connect hospital-a hospital-b (none named: all)
@@ -66,6 +68,10 @@ pub fn main(arguments: &[String]) -> Result<()> {
         "status" => status(),
         "logs" => logs(&named(names)?),
         "reset" => reset(&named(names)?, names.is_empty()),
+        "connector" if names.is_empty() => {
+            bail!("whose? `cargo xtask stack connector hospital-a hospital-b`")
+        }
+        "connector" => register_connectors(&names.iter().map(String::as_str).collect::<Vec<_>>()),
         "env" => env(),
         other => bail!("no command 'stack {other}'; `cargo xtask stack --help` lists them"),
     }
@@ -92,6 +98,11 @@ pub fn up_all() -> Result<()> {
     up(all())
 }
 
+/// Stops the whole stack; data stays.
+pub fn down_all() -> Result<()> {
+    down(all())
+}
+
 fn up(wanted: &[&'static dyn Service]) -> Result<()> {
     let mut stack = Stack::open()?;
     let _lock = stack.lock()?;
@@ -100,7 +111,9 @@ fn up(wanted: &[&'static dyn Service]) -> Result<()> {
     let moved = stack.allot_ports()?;
     for service in all() {
         // It runs, but was told a port that somebody else has taken since.
-        if Process::of(&stack.dir, service.name()).is_some() && service.needs().iter().any(|need| moved.contains(need)) {
+        if Process::of(&stack.dir, service.name()).is_some()
+            && service.needs().iter().any(|need| moved.contains(need))
+        {
             stop(&stack, *service)?;
             wanted = with_needs(&[&wanted[..], &[*service]].concat())?;
         }
@@ -135,8 +148,11 @@ fn with_needs(wanted: &[&'static dyn Service]) -> Result<Vec<&'static dyn Servic
 /// Debian's packages first, since Maven is one of them; then downloads and the one build side by side.
 fn install(stack: &Stack, wanted: &[&'static dyn Service]) -> Result<()> {
     let _lock = layout::lock(&stack.cache.join("lock"), "another stack is being installed; waiting for it")?;
-    install::debian_packages(&wanted.iter().flat_map(|service| service.debian_packages()).copied().collect())?;
-    let (built, fetched): (Vec<_>, Vec<_>) = wanted.iter().copied().partition(|service| service.artifacts().is_empty());
+    install::debian_packages(
+        &wanted.iter().flat_map(|service| service.debian_packages()).copied().collect(),
+    )?;
+    let (built, fetched): (Vec<_>, Vec<_>) =
+        wanted.iter().copied().partition(|service| service.artifacts().is_empty());
     std::thread::scope(|scope| {
         let build = scope.spawn(|| built.iter().try_for_each(|service| service.install(stack)));
         let fetch = fetched.iter().try_for_each(|service| {
@@ -149,7 +165,10 @@ fn install(stack: &Stack, wanted: &[&'static dyn Service]) -> Result<()> {
 }
 
 /// Does the same for each of them at once; the first error wins.
-fn together(services: &[&'static dyn Service], work: impl Fn(&'static dyn Service) -> Result<()> + Sync) -> Result<()> {
+fn together(
+    services: &[&'static dyn Service],
+    work: impl Fn(&'static dyn Service) -> Result<()> + Sync,
+) -> Result<()> {
     std::thread::scope(|scope| {
         let threads: Vec<_> = services.iter().map(|service| scope.spawn(|| work(*service))).collect();
         let results: Vec<Result<()>> = threads.into_iter().map(|thread| joined(thread.join())).collect();
@@ -223,10 +242,20 @@ fn env() -> Result<()> {
     Ok(())
 }
 
+/// Registers the Debezium connectors of these hospitals and waits until they run.
+pub fn register_connectors(hospitals: &[&str]) -> Result<()> {
+    let stack = Stack::open()?;
+    hospitals.iter().try_for_each(|name| connector::register(&stack, name))
+}
+
 /// The env file's lines, for the environment of a program that talks to the stack.
 pub fn env_lines() -> Result<Vec<(String, String)>> {
     let text = fs::read_to_string(Stack::open()?.env_file())?;
-    Ok(text.lines().filter_map(|line| line.split_once('=')).map(|(n, v)| (n.to_owned(), v.to_owned())).collect())
+    Ok(text
+        .lines()
+        .filter_map(|line| line.split_once('='))
+        .map(|(n, v)| (n.to_owned(), v.to_owned()))
+        .collect())
 }
 
 fn down(wanted: &[&'static dyn Service]) -> Result<()> {
@@ -237,7 +266,8 @@ fn down(wanted: &[&'static dyn Service]) -> Result<()> {
 
 /// Those that need others go first, so that nobody logs errors about a lost server.
 fn stop_all(stack: &Stack, wanted: &[&'static dyn Service]) -> Result<()> {
-    let (users, used): (Vec<_>, Vec<_>) = wanted.iter().copied().partition(|service| !service.needs().is_empty());
+    let (users, used): (Vec<_>, Vec<_>) =
+        wanted.iter().copied().partition(|service| !service.needs().is_empty());
     together(&users, |service| stop(stack, service))?;
     together(&used, |service| stop(stack, service))
 }
@@ -293,7 +323,10 @@ fn remove(path: &std::path::Path) -> Result<()> {
 
 fn status() -> Result<()> {
     let stack = Stack::open()?;
-    println!("{:<11} {:<9} {:>8} {:>6} {:>9} {:>9}  what", "service", "state", "pid", "port", "uptime", "memory");
+    println!(
+        "{:<11} {:<9} {:>8} {:>6} {:>9} {:>9}  what",
+        "service", "state", "pid", "port", "uptime", "memory"
+    );
     for service in all() {
         let port = stack.port(service.ports()[0]).map_or_else(|_| "-".to_owned(), |port| port.to_string());
         let (state, pid, uptime, memory) = match Process::of(&stack.dir, service.name()) {
@@ -305,7 +338,11 @@ fn status() -> Result<()> {
                 format!("{} MiB", process.memory()),
             ),
         };
-        println!("{:<11} {state:<9} {pid:>8} {port:>6} {uptime:>9} {memory:>9}  {}", service.name(), service.about());
+        println!(
+            "{:<11} {state:<9} {pid:>8} {port:>6} {uptime:>9} {memory:>9}  {}",
+            service.name(),
+            service.about()
+        );
     }
     Ok(())
 }

@@ -35,7 +35,8 @@ impl Process {
 
     /// Seconds since it started.
     pub fn uptime(self) -> Option<f64> {
-        let since_boot: f64 = fs::read_to_string("/proc/uptime").ok()?.split_whitespace().next()?.parse().ok()?;
+        let since_boot: f64 =
+            fs::read_to_string("/proc/uptime").ok()?.split_whitespace().next()?.parse().ok()?;
         Some(since_boot - self.started as f64 / CLOCK_TICKS)
     }
 

@@ -13,8 +13,17 @@ const VERSION: &str = "2.19.3";
 const SUITE: &str = "trixie";
 /// Of the upstream archive within the Debian source package.
 const SHA256: &str = "09fd11191768c220b071f61a108df9bd1df5522fbe4e7c2229f30f69b195454a";
-const PACKAGES: &[&str] =
-    &["cmake", "g++", "gcc", "libssl-dev", "make", "ninja-build", "patch", "postgresql-server-dev-15", "xz-utils"];
+const PACKAGES: &[&str] = &[
+    "cmake",
+    "g++",
+    "gcc",
+    "libssl-dev",
+    "make",
+    "ninja-build",
+    "patch",
+    "postgresql-server-dev-15",
+    "xz-utils",
+];
 
 /// Installs the extension unless PostgreSQL 15 has one already, whatever its edition and version.
 pub fn install(cache: &Path) -> Result<()> {
@@ -23,9 +32,12 @@ pub fn install(cache: &Path) -> Result<()> {
         return Ok(());
     }
     if !shell::is_root() {
-        bail!("TimescaleDB goes into PostgreSQL's own folders: run `sudo -E cargo xtask stack up postgres` once");
+        bail!(
+            "TimescaleDB goes into PostgreSQL's own folders: run `sudo -E cargo xtask stack up postgres` once"
+        );
     }
-    let archive = cache.join(format!("timescaledb-{VERSION}-postgresql-15-{}.tar.gz", std::env::consts::ARCH));
+    let archive =
+        cache.join(format!("timescaledb-{VERSION}-postgresql-15-{}.tar.gz", std::env::consts::ARCH));
     if !archive.is_file() {
         debian_packages(&PACKAGES.iter().copied().collect())?;
         step(&format!("timescaledb {VERSION}, from source"), || build(cache, &archive))?;
@@ -108,13 +120,16 @@ fn debian_mirror() -> Result<String> {
         "Label: Debian",
     ]))?;
     let mirror = targets.lines().next();
-    mirror.map(str::to_owned).context("apt knows no Debian mirror: the native stack installs on Debian 12 only")
+    mirror
+        .map(str::to_owned)
+        .context("apt knows no Debian mirror: the native stack installs on Debian 12 only")
 }
 
 fn unpack(downloads: &Path, work: &Path) -> Result<PathBuf> {
     let find = |part: &str| {
         let mut files = fs::read_dir(downloads)?.flatten().map(|entry| entry.path());
-        let found = files.find(|path| path.file_name().is_some_and(|name| name.to_string_lossy().contains(part)));
+        let found =
+            files.find(|path| path.file_name().is_some_and(|name| name.to_string_lossy().contains(part)));
         found.with_context(|| format!("the source package has no file named *{part}*"))
     };
     let original = find(".orig.tar")?;

@@ -58,7 +58,13 @@ impl Service for Connect {
         fs::create_dir_all(&services)?;
         let name = "org.apache.kafka.connect.storage.Converter";
         fs::write(services.join(name), "io.apicurio.registry.utils.converter.AvroConverter\n")?;
-        shell::capture(Command::new("zip").current_dir(&libs).args(["-q", "-r", "-m", "service-file.jar", "META-INF"]))?;
+        shell::capture(Command::new("zip").current_dir(&libs).args([
+            "-q",
+            "-r",
+            "-m",
+            "service-file.jar",
+            "META-INF",
+        ]))?;
         Ok(())
     }
 

@@ -10,28 +10,32 @@ use crate::stack::layout::Stack;
 
 /// One hospital. Both run the same server with different data.
 pub struct Hospital {
-    name: &'static str,
+    pub name: &'static str,
     about: &'static str,
-    /// Also the one port's name, hence the single-element slice.
+    /// One name: of the port and of the source.
     ports: &'static [&'static str],
     /// Distinguishes servers and Debezium's own connections to them.
     server_id: u32,
     variable: &'static str,
+    /// Which file of `deploy/connect` says how its rows are written to Kafka.
+    pub converter: &'static str,
 }
 
-pub const HOSPITAL_A: Hospital = Hospital {
+pub static HOSPITAL_A: Hospital = Hospital {
     name: "hospital-a",
     about: "MariaDB 10.11, the first hospital",
     ports: &["hospital_a"],
     server_id: 101,
     variable: "STACK_HOSPITAL_A_URL",
+    converter: "avro.json",
 };
-pub const HOSPITAL_B: Hospital = Hospital {
+pub static HOSPITAL_B: Hospital = Hospital {
     name: "hospital-b",
     about: "MariaDB 10.11, the second hospital",
     ports: &["hospital_b"],
     server_id: 102,
     variable: "STACK_HOSPITAL_B_URL",
+    converter: "json.json",
 };
 
 /// Run before the first connection is taken, at every start. The server listens on the loopback only.
@@ -45,7 +49,17 @@ GRANT SELECT, RELOAD, SHOW DATABASES, LOCK TABLES, REPLICATION SLAVE, REPLICATIO
 
 impl Hospital {
     fn port(&self, stack: &Stack) -> Result<u16> {
-        stack.port(self.ports[0])
+        stack.port(self.source())
+    }
+
+    /// The name of this source in topics and in the product's configuration, and of its port.
+    pub fn source(&self) -> &'static str {
+        self.ports[0]
+    }
+
+    /// Debezium reads the log as a replica, which needs an id that no other replica or server has.
+    pub fn connector_server_id(&self) -> u32 {
+        self.server_id + 1000
     }
 }
 
@@ -107,9 +121,15 @@ impl Service for Hospital {
 
     fn is_ready(&self, stack: &Stack) -> Result<bool> {
         let mut ping = Command::new("mariadb-admin");
-        ping.args(["--no-defaults", "--protocol=tcp", "--host=127.0.0.1", "--user=root", "--connect-timeout=5"])
-            .arg(format!("--port={}", self.port(stack)?))
-            .arg("ping");
+        ping.args([
+            "--no-defaults",
+            "--protocol=tcp",
+            "--host=127.0.0.1",
+            "--user=root",
+            "--connect-timeout=5",
+        ])
+        .arg(format!("--port={}", self.port(stack)?))
+        .arg("ping");
         Ok(shell::capture(&mut ping).is_ok())
     }
 

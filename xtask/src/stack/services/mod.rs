@@ -16,6 +16,10 @@ mod postgres;
 mod redis;
 mod registry;
 
+pub use connect::url as connect_url;
+pub use mariadb::Hospital;
+pub use registry::native_url as registry_native_url;
+
 /// One server. The stack installs its parts, allots its ports, starts its command and waits until it is ready.
 pub trait Service: Sync {
     fn name(&self) -> &'static str;
@@ -67,17 +71,23 @@ pub trait Service: Sync {
 }
 
 /// In the order of the env file and of `status`.
+static ALL: [&dyn Service; 8] = [
+    &kafka::Kafka,
+    &registry::Registry,
+    &postgres::Postgres,
+    &opensearch::OpenSearch,
+    &redis::Redis,
+    &connect::Connect,
+    &mariadb::HOSPITAL_A,
+    &mariadb::HOSPITAL_B,
+];
+
 pub fn all() -> &'static [&'static dyn Service] {
-    &[
-        &kafka::Kafka,
-        &registry::Registry,
-        &postgres::Postgres,
-        &opensearch::OpenSearch,
-        &redis::Redis,
-        &connect::Connect,
-        &mariadb::HOSPITAL_A,
-        &mariadb::HOSPITAL_B,
-    ]
+    &ALL
+}
+
+pub fn hospitals() -> [&'static Hospital; 2] {
+    [&mariadb::HOSPITAL_A, &mariadb::HOSPITAL_B]
 }
 
 /// The Java servers log to standard output, and so into the service's log file.

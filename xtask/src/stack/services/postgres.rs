@@ -68,7 +68,13 @@ impl Service for Postgres {
                 shell::capture(Command::new("chown").arg("-R").arg("postgres:postgres").arg(&data))?;
             }
             let mut initdb = unprivileged("initdb");
-            initdb.arg("-D").arg(&data).args(["-U", NAME, "--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8"]);
+            initdb.arg("-D").arg(&data).args([
+                "-U",
+                NAME,
+                "--auth=trust",
+                "--encoding=UTF8",
+                "--locale=C.UTF-8",
+            ]);
             shell::capture(initdb.current_dir("/"))?;
         }
         let mut command = unprivileged("postgres");
