@@ -101,7 +101,7 @@ fn base64(text: &str) -> bool {
             _ => return false,
         }
     }
-    padding <= 2 && (digits + padding) % 4 == 0
+    padding <= 2 && (digits + padding).is_multiple_of(4)
 }
 
 /// A date (`Seconds` absent) or dateTime.
