@@ -1,0 +1,233 @@
+//! Exactly once against a real PostgreSQL: fencing, unknown commits, and rows the database refuses.
+
+mod support;
+
+use std::sync::Arc;
+
+use fhirehose_pgsink::postgres::Client;
+use fhirehose_pgsink::{ColumnType, Connector, CopyRows, Datum, PgSink, StoreError, Tables, migrate};
+use fhirehose_stream::{Batch, FaultKind, Reason, Sink, TopicPartition, Verdict};
+use support::{TestDatabase, repository};
+
+/// Writes each record's value as a number into `ledger`.
+struct Ledger {
+    rows: CopyRows,
+}
+
+impl Ledger {
+    fn new() -> Self {
+        let columns = [
+            ("part".to_owned(), ColumnType::Int4),
+            ("off".to_owned(), ColumnType::Int8),
+            ("value".to_owned(), ColumnType::Numeric),
+        ];
+        Ledger { rows: CopyRows::new("ledger", &columns) }
+    }
+}
+
+impl Tables for Ledger {
+    fn connected(&mut self, _: &mut Client) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    fn write(&mut self, client: &mut Client, batch: &Batch) -> Result<Vec<Verdict>, StoreError> {
+        self.rows.clear();
+        for record in batch.iter() {
+            let value = std::str::from_utf8(record.value().unwrap()).unwrap();
+            let row =
+                [Datum::Int(record.partition().into()), Datum::Int(record.offset()), Datum::Text(value)];
+            self.rows.push(row.into_iter()).unwrap();
+        }
+        self.rows.send(client)?;
+        Ok(vec![Verdict::Emit(1); batch.len()])
+    }
+
+    fn again(&mut self, _: &mut Client) -> Result<(), StoreError> {
+        Ok(())
+    }
+}
+
+fn database(name: &str) -> TestDatabase {
+    let database = TestDatabase::create(name);
+    migrate::apply(&database.url, &repository().join("schemas/sql"), &["offsets"], |_| {}).unwrap();
+    database
+        .connect()
+        .batch_execute("CREATE TABLE ledger (part int, off bigint, value numeric CHECK (value < 1000), UNIQUE (part, off))")
+        .unwrap();
+    database
+}
+
+fn sink(database: &TestDatabase) -> PgSink<Ledger> {
+    PgSink::new(Connector::new(&database.url, "test").unwrap(), "ledger", Ledger::new())
+}
+
+fn at(partition: i32) -> TopicPartition {
+    TopicPartition { topic: "t".into(), partition }
+}
+
+fn batch(records: &[(i32, i64, &str)]) -> Batch {
+    let topic: Arc<str> = "t".into();
+    let mut batch = Batch::default();
+    for (partition, offset, value) in records {
+        batch.push(&topic, *partition, *offset, 0, None, Some(value.as_bytes()), std::iter::empty());
+    }
+    batch
+}
+
+fn claim(sink: &mut PgSink<Ledger>, partitions: &[i32]) -> Vec<Option<i64>> {
+    let partitions: Vec<_> = partitions.iter().copied().map(at).collect();
+    let offsets = sink.claim(&partitions).unwrap();
+    let first: Vec<_> = partitions
+        .into_iter()
+        .zip(&offsets)
+        .filter(|(_, next)| next.is_none())
+        .map(|(at, _)| (at, 0))
+        .collect();
+    if !first.is_empty() {
+        sink.start(&first).unwrap();
+    }
+    offsets
+}
+
+fn rows(database: &TestDatabase) -> i64 {
+    database.connect().query_one("SELECT count(*) FROM ledger", &[]).unwrap().get(0)
+}
+
+#[test]
+fn a_claim_continues_where_the_last_commit_ended() {
+    let database = database("continue");
+    let mut first = sink(&database);
+    assert_eq!(claim(&mut first, &[0, 1]), [None, None]);
+    first.stage(&batch(&[(0, 0, "1"), (1, 0, "2"), (0, 7, "3")])).unwrap();
+    assert_eq!(rows(&database), 0, "nothing is visible before the commit");
+    first.commit().unwrap();
+    assert_eq!(rows(&database), 3);
+
+    let mut second = sink(&database);
+    assert_eq!(
+        claim(&mut second, &[1, 0]),
+        [Some(1), Some(8)],
+        "a gap such as a transaction marker is skipped"
+    );
+}
+
+#[test]
+fn a_zombie_cannot_commit() {
+    let database = database("zombie");
+    let mut zombie = sink(&database);
+    claim(&mut zombie, &[0, 1]);
+    let mut owner = sink(&database);
+    claim(&mut owner, &[1]);
+
+    let fault = zombie.stage(&batch(&[(0, 0, "1"), (1, 0, "2")])).err().expect("fenced");
+    assert_eq!(fault.kind, FaultKind::Fenced, "{fault}");
+    assert_eq!(
+        rows(&database),
+        0,
+        "nothing of the fenced batch stays, not even of the partition still owned"
+    );
+
+    owner.stage(&batch(&[(1, 0, "2")])).unwrap();
+    owner.commit().unwrap();
+    assert_eq!(claim(&mut zombie, &[0]), [Some(0)], "claimed again it goes on with what it owns");
+    zombie.stage(&batch(&[(0, 0, "1")])).unwrap();
+    zombie.commit().unwrap();
+    assert_eq!(rows(&database), 2);
+}
+
+#[test]
+fn a_claim_waits_for_an_open_transaction_of_the_earlier_owner() {
+    let database = database("waits");
+    let mut old = sink(&database);
+    claim(&mut old, &[0]);
+    old.stage(&batch(&[(0, 0, "1")])).unwrap();
+    let mut new = sink(&database);
+    let claimed = std::thread::spawn(move || new.claim(&[at(0)]).unwrap());
+    std::thread::sleep(std::time::Duration::from_millis(200));
+    assert!(!claimed.is_finished(), "the outcome of the open transaction is not known yet");
+    old.commit().unwrap();
+    assert_eq!(claimed.join().unwrap(), [Some(1)]);
+}
+
+#[test]
+fn a_record_before_the_stored_offset_is_refused() {
+    let database = database("twice");
+    let mut sink = sink(&database);
+    claim(&mut sink, &[0]);
+    sink.stage(&batch(&[(0, 0, "1")])).unwrap();
+    sink.commit().unwrap();
+    assert_eq!(sink.stage(&batch(&[(0, 0, "1")])).err().map(|fault| fault.kind), Some(FaultKind::Fenced));
+    assert_eq!(rows(&database), 1);
+}
+
+/// The server ends the connection between COMMIT's being needed and its answer: the worker cannot know, and
+/// the claim tells it.
+#[test]
+fn an_unknown_commit_is_resolved_by_the_claim() {
+    let database = database("unknown");
+    let mut sink = sink(&database);
+    claim(&mut sink, &[0]);
+    sink.stage(&batch(&[(0, 0, "1")])).unwrap();
+    database
+        .connect()
+        .execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
+             WHERE datname = current_database() AND state = 'idle in transaction'",
+            &[],
+        )
+        .unwrap();
+    let fault = sink.commit().err().expect("the connection is gone");
+    assert_eq!(fault.kind, FaultKind::Transient, "{fault}");
+    assert_eq!(claim(&mut sink, &[0]), [Some(0)], "it had no effect");
+    sink.stage(&batch(&[(0, 0, "1")])).unwrap();
+    sink.commit().unwrap();
+    assert_eq!(rows(&database), 1);
+}
+
+#[test]
+fn a_lost_connection_is_transient_and_made_again() {
+    let database = database("lost");
+    let mut sink = sink(&database);
+    claim(&mut sink, &[0]);
+    database
+        .connect()
+        .execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
+             WHERE datname = current_database() AND pid <> pg_backend_pid()",
+            &[],
+        )
+        .unwrap();
+    let batch = batch(&[(0, 0, "1")]);
+    let staged = sink.stage(&batch).map(|_| ()).or_else(|fault| {
+        assert_eq!(fault.kind, FaultKind::Transient, "{fault}");
+        sink.rollback();
+        sink.stage(&batch).map(|_| ())
+    });
+    staged.unwrap();
+    sink.commit().unwrap();
+    assert_eq!(rows(&database), 1);
+}
+
+#[test]
+fn the_record_the_database_refuses_is_found_and_named_without_its_value() {
+    let database = database("culprit");
+    let mut sink = sink(&database);
+    claim(&mut sink, &[0]);
+    let mut records: Vec<(i32, i64, String)> =
+        (0..50).map(|offset| (0, offset, offset.to_string())).collect();
+    records[17].2 = "4711".into();
+    records[49].2 = "4712".into();
+    let records: Vec<(i32, i64, &str)> = records.iter().map(|(p, o, v)| (*p, *o, v.as_str())).collect();
+    let verdicts = sink.stage(&batch(&records)).unwrap();
+    sink.commit().unwrap();
+    assert_eq!(rows(&database), 48);
+    for (index, verdict) in verdicts.as_slice().iter().enumerate() {
+        match verdict {
+            Verdict::Reject(rejection) if index == 17 || index == 49 => {
+                assert_eq!(rejection.reason, Reason::StoreRejected);
+                assert_eq!(rejection.detail, "SQLSTATE 23514, table ledger, constraint ledger_value_check");
+            }
+            verdict => assert_eq!(*verdict, Verdict::Emit(1), "record {index}"),
+        }
+    }
+}
