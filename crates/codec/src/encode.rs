@@ -207,10 +207,7 @@ fn integer(meaning: Meaning, value: Value<'_>) -> Result<i64, EncodeError> {
     }
 }
 
-fn number<T: std::str::FromStr>(value: Value<'_>, finite: fn(T) -> bool) -> Result<T, EncodeError>
-where
-    T: Copy,
-{
+fn number<T: std::str::FromStr + Copy>(value: Value<'_>, finite: fn(T) -> bool) -> Result<T, EncodeError> {
     let number = value.as_number().and_then(|text| text.parse().ok()).filter(|number| finite(*number));
     number.ok_or(EncodeError::new("not a number of that size"))
 }

@@ -3,7 +3,7 @@ use std::fmt;
 
 use apache_avro::schema_compatibility::SchemaCompatibility;
 
-use crate::{Compatibility, Registry, Schema, Topic};
+use crate::{Compatibility, Format, Registry, Schema, Topic};
 
 /// Dead letters wait this long for a person.
 const DLQ_RETENTION_MS: i64 = 30 * 86_400_000;
@@ -87,6 +87,10 @@ impl Registry {
             };
             for name in names {
                 wanted.insert(name, (topic.partitions, topic.configs.clone()));
+            }
+            // The records of a changelog are its processor's own: none is rejected.
+            if topic.format == Format::Internal {
+                continue;
             }
             for consumer in topic.consumers.iter().filter(|consumer| target.processors.contains(consumer)) {
                 // Change topics are subscribed by pattern: topics nobody declared come too.
