@@ -10,8 +10,10 @@ mod pace;
 mod people;
 mod vitals;
 
+pub mod devices;
 pub mod hospital;
 
+pub use devices::DevicesArgs;
 pub use error::Error;
 pub use hospital::HospitalArgs;
 pub use pace::Pace;

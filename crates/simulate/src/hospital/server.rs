@@ -97,6 +97,23 @@ impl Hospital {
         Changes::start(self, seed, run, bad_share)
     }
 
+    /// Row ids and ages in years of the patients the load made who live, in the order of their record numbers.
+    pub fn patients(&mut self) -> Result<Vec<(String, i32)>, Error> {
+        let found: Vec<(String, i32)> = self
+            .conn
+            .query(
+                "SELECT id, timestampdiff(YEAR, date_of_birth, current_date) FROM clinical_data.patients
+                 WHERE is_active AND NOT is_deceased AND mrn LIKE 'MRN-0-%' ORDER BY mrn",
+            )
+            .doing("reading the patients")?;
+        if found.is_empty() {
+            return Err(Error::Usage(
+                "the hospital has no patients: run `fhirehose simulate hospital` first".into(),
+            ));
+        }
+        Ok(found)
+    }
+
     /// The hospital's wall clock, to the second.
     pub(super) fn now(&self) -> Result<DateTime, Error> {
         let now = Timestamp::now().to_zoned(self.zone.clone()).datetime();
