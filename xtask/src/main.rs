@@ -2,8 +2,11 @@
 //! arguments, prints its own `--help` and returns an error that says what to do next.
 use anyhow::{Result, bail};
 
+mod deny;
 mod shell;
 mod stack;
+mod test;
+mod tidy;
 
 const HELP: &str = "\
 The project's own commands.
@@ -12,10 +15,14 @@ Usage: cargo xtask <command> [arguments]
 
 Commands:
   stack   install, start, stop and inspect Kafka, the registry, Connect, the databases and the stores
+  test    everything a change must pass: format, lints, rules, licences, all tests on a stack of their own
+  tidy    the project's own rules alone
 
 Examples:
-  cargo xtask stack up            everything, from nothing
-  cargo xtask stack --help        what can be done with it";
+  cargo xtask stack up                    everything, from nothing
+  cargo xtask test                        before a change is handed in
+  cargo xtask test --only fmt,clippy,unit the quick part of it
+  cargo xtask <command> --help            what each can do";
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -29,6 +36,8 @@ fn run(arguments: &[String]) -> Result<()> {
     let (command, rest) = arguments.split_first().map_or(("--help", arguments), |(c, r)| (c.as_str(), r));
     match command {
         "stack" => stack::main(rest),
+        "test" => test::main(rest),
+        "tidy" => tidy::main(rest),
         "-h" | "--help" | "help" => {
             println!("{HELP}");
             Ok(())

@@ -21,11 +21,15 @@ pub struct Stack {
 impl Stack {
     /// The stack of this repository, or the one `FHIREHOSE_STACK_DIR` names.
     pub fn open() -> Result<Stack> {
+        match std::env::var_os("FHIREHOSE_STACK_DIR") {
+            Some(dir) if !dir.is_empty() => Stack::open_at(std::path::absolute(dir)?),
+            _ => Stack::open_at(repository()?.join(".stack")),
+        }
+    }
+
+    /// The stack whose data is in this folder.
+    pub fn open_at(dir: PathBuf) -> Result<Stack> {
         let root = repository()?;
-        let dir = match std::env::var_os("FHIREHOSE_STACK_DIR") {
-            Some(dir) if !dir.is_empty() => std::path::absolute(dir)?,
-            _ => root.join(".stack"),
-        };
         let cache = cache_dir()?;
         for made in [&dir, &dir.join("run"), &dir.join("logs"), &dir.join("data"), &cache] {
             fs::create_dir_all(made).with_context(|| format!("cannot create {}", made.display()))?;
@@ -94,12 +98,12 @@ impl Stack {
     }
 }
 
-fn repository() -> Result<PathBuf> {
+pub fn repository() -> Result<PathBuf> {
     let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
     manifest.parent().map(Path::to_path_buf).context("xtask lies outside the repository")
 }
 
-fn cache_dir() -> Result<PathBuf> {
+pub fn cache_dir() -> Result<PathBuf> {
     let base = match (std::env::var_os("XDG_CACHE_HOME"), std::env::var_os("HOME")) {
         (Some(dir), _) if !dir.is_empty() => PathBuf::from(dir),
         (_, Some(home)) => PathBuf::from(home).join(".cache"),

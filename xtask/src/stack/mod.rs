@@ -57,21 +57,23 @@ pub fn main(arguments: &[String]) -> Result<()> {
     }
     let (command, names) = (arguments[0].as_str(), &arguments[1..]);
     match command {
-        "up" => up(&named(names)?),
+        "up" => up(&mut Stack::open()?, &named(names)?),
         "down" => down(&named(names)?),
         "restart" => {
             down(&named(names)?)?;
-            up(&named(names)?)
+            up(&mut Stack::open()?, &named(names)?)
         }
         "kill" if names.is_empty() => bail!("kill whom? `cargo xtask stack kill <service…>`"),
         "kill" => kill(&named(names)?),
         "status" => status(),
         "logs" => logs(&named(names)?),
-        "reset" => reset(&named(names)?, names.is_empty()),
+        "reset" => reset(&Stack::open()?, &named(names)?),
         "connector" if names.is_empty() => {
             bail!("whose? `cargo xtask stack connector hospital-a hospital-b`")
         }
-        "connector" => register_connectors(&names.iter().map(String::as_str).collect::<Vec<_>>()),
+        "connector" => {
+            register_connectors(&Stack::open()?, &names.iter().map(String::as_str).collect::<Vec<_>>())
+        }
         "env" => env(),
         other => bail!("no command 'stack {other}'; `cargo xtask stack --help` lists them"),
     }
@@ -93,28 +95,27 @@ fn find(name: &str) -> Result<&'static dyn Service> {
     })
 }
 
-/// Brings the whole stack up; for commands that need it.
-pub fn up_all() -> Result<()> {
-    up(all())
+/// Brings all of it up; for commands that need it.
+pub fn up_all(stack: &mut Stack) -> Result<()> {
+    up(stack, all())
 }
 
-/// Stops the whole stack; data stays.
-pub fn down_all() -> Result<()> {
-    down(all())
+/// Stops all of it and removes its data.
+pub fn reset_all(stack: &Stack) -> Result<()> {
+    reset(stack, all())
 }
 
-fn up(wanted: &[&'static dyn Service]) -> Result<()> {
-    let mut stack = Stack::open()?;
+fn up(stack: &mut Stack, wanted: &[&'static dyn Service]) -> Result<()> {
     let _lock = stack.lock()?;
     let mut wanted = with_needs(wanted)?;
-    install(&stack, &wanted)?;
+    install(stack, &wanted)?;
     let moved = stack.allot_ports()?;
     for service in all() {
         // It runs, but was told a port that somebody else has taken since.
         if Process::of(&stack.dir, service.name()).is_some()
             && service.needs().iter().any(|need| moved.contains(need))
         {
-            stop(&stack, *service)?;
+            stop(stack, *service)?;
             wanted = with_needs(&[&wanted[..], &[*service]].concat())?;
         }
     }
@@ -124,10 +125,10 @@ fn up(wanted: &[&'static dyn Service]) -> Result<()> {
             !done.contains(&service.name()) && service.needs().iter().all(|need| done.contains(need))
         };
         let wave: Vec<&'static dyn Service> = wanted.iter().filter(is_next).copied().collect();
-        together(&wave, |service| start(&stack, service))?;
+        together(&wave, |service| start(stack, service))?;
         done.extend(wave.iter().map(|service| service.name()));
     }
-    write_env(&stack)?;
+    write_env(stack)?;
     println!("addresses: {}", stack.env_file().display());
     Ok(())
 }
@@ -243,14 +244,13 @@ fn env() -> Result<()> {
 }
 
 /// Registers the Debezium connectors of these hospitals and waits until they run.
-pub fn register_connectors(hospitals: &[&str]) -> Result<()> {
-    let stack = Stack::open()?;
-    hospitals.iter().try_for_each(|name| connector::register(&stack, name))
+pub fn register_connectors(stack: &Stack, hospitals: &[&str]) -> Result<()> {
+    hospitals.iter().try_for_each(|name| connector::register(stack, name))
 }
 
 /// The env file's lines, for the environment of a program that talks to the stack.
-pub fn env_lines() -> Result<Vec<(String, String)>> {
-    let text = fs::read_to_string(Stack::open()?.env_file())?;
+pub fn env_lines(stack: &Stack) -> Result<Vec<(String, String)>> {
+    let text = fs::read_to_string(stack.env_file())?;
     Ok(text
         .lines()
         .filter_map(|line| line.split_once('='))
@@ -294,17 +294,16 @@ fn kill(wanted: &[&'static dyn Service]) -> Result<()> {
     Ok(())
 }
 
-fn reset(wanted: &[&'static dyn Service], everything: bool) -> Result<()> {
-    let stack = Stack::open()?;
+fn reset(stack: &Stack, wanted: &[&'static dyn Service]) -> Result<()> {
     let _lock = stack.lock()?;
-    stop_all(&stack, wanted)?;
+    stop_all(stack, wanted)?;
     for service in wanted {
         let log = stack.log(service.name());
         remove(&stack.data(service.name()))?;
         remove(&log.with_extension("log.1"))?;
         remove(&log)?;
     }
-    if everything {
+    if wanted.len() == all().len() {
         remove(&stack.env_file())?;
         remove(&stack.dir.join("ports"))?;
     }
