@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use fhirehose_codec::AvroEncoder;
+use fhirehose_fhir::id;
 use fhirehose_tape::Tape;
 use fhirehose_topics::Registry;
 use serde_json::Value;
@@ -63,15 +64,14 @@ impl Assigner {
     }
 
     pub fn send(&mut self, to: &Publisher, assignment: &Assignment<'_>) -> Result<(), Error> {
+        let Assignment { tenant, source, patient, .. } = assignment;
+        let patient = id(tenant, source, "clinical_data.patients", &[patient], None).to_string();
         let tape = &mut self.tape;
         tape.clear();
         tape.begin_object();
-        for (name, value) in [
-            ("device_id", assignment.device),
-            ("tenant", assignment.tenant),
-            ("source", assignment.source),
-            ("patient", assignment.patient),
-        ] {
+        for (name, value) in
+            [("device_id", assignment.device), ("tenant", assignment.tenant), ("patient_id", &patient)]
+        {
             tape.key(name);
             tape.string(value);
         }
