@@ -38,7 +38,7 @@ impl AvroEncoder {
         AvroEncoder::of(AvroSchema::parse(&schema.json)?, id)
     }
 
-    fn of(schema: AvroSchema, id: u32) -> Result<AvroEncoder, SchemaProblem> {
+    pub(crate) fn of(schema: AvroSchema, id: u32) -> Result<AvroEncoder, SchemaProblem> {
         let [a, b, c, d] = id.to_be_bytes();
         let mut encoder = AvroEncoder { schema, header: [0, a, b, c, d], defaults: Vec::new() };
         // A default may need those of the records in it, which may be compiled after it: settle by repeating.

@@ -66,7 +66,7 @@ impl Slot {
     ];
 
     /// The slot of a field, if it has the type we read and write it as.
-    fn of(schema: &AvroSchema, name: &str, node: NodeId) -> Option<Slot> {
+    pub(crate) fn of(schema: &AvroSchema, name: &str, node: NodeId) -> Option<Slot> {
         let slot = Slot::ALL.iter().find(|(known, _)| *known == name)?.1;
         let fits = match (slot, schema.node(node)) {
             (Slot::LastUpdated, Node::Long(Meaning::Timestamp { per_second: 1_000, .. })) => true,
@@ -85,7 +85,7 @@ impl FhirEncoder {
         FhirEncoder::of(&AvroSchema::parse(&schema.json)?, id)
     }
 
-    fn of(schema: &AvroSchema, id: u32) -> Result<FhirEncoder, SchemaProblem> {
+    pub(crate) fn of(schema: &AvroSchema, id: u32) -> Result<FhirEncoder, SchemaProblem> {
         let problem = |what, name: &str| SchemaProblem { what, path: format!("/{name}") };
         let fields = schema.fields().ok_or_else(|| problem("not a record", ""))?;
         let order = fields.iter().map(|field| {

@@ -9,6 +9,8 @@ mod envelope;
 mod fhir;
 mod schema;
 mod source;
+#[cfg(test)]
+mod tests;
 mod text;
 
 pub use decode::{DecodeError, decode};

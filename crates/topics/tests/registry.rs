@@ -1,5 +1,7 @@
 //! The repository's own declarations load, and broken ones are refused with file and line.
 
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
