@@ -2,9 +2,17 @@
 //! documents, gives collections of items; promises exact decimals, precision-aware dates and the same result
 //! for the same input; never reads a clock, never does I/O, never puts a value into an error.
 
+mod compile;
 mod env;
 mod error;
+mod eval;
+mod functions;
 mod item;
+mod lexer;
+mod navigate;
+mod ops;
+mod parser;
+mod plan;
 mod quantity;
 mod temporal;
 mod types;
@@ -19,6 +27,7 @@ pub use temporal::{Precision, Temporal};
 /// A compiled expression; `Send + Sync`, evaluated any number of times.
 pub struct Expr {
     source: Box<str>,
+    plan: plan::Plan,
 }
 
 impl Expr {
@@ -26,8 +35,7 @@ impl Expr {
     /// columns) columns are errors here, as are `today()`, `now()` and `timeOfDay()`: a replay must give the
     /// same bytes.
     pub fn compile(source: &str, env: &Env) -> Result<Expr, CompileError> {
-        let _ = env;
-        Ok(Expr { source: source.into() })
+        Ok(Expr { source: source.into(), plan: compile::compile(source, env)? })
     }
 
     /// The text it was compiled from.
@@ -37,14 +45,12 @@ impl Expr {
 
     /// Its value in a context.
     pub fn eval<'a>(&'a self, ctx: &Ctx<'a>) -> Result<Collection<'a>, EvalError> {
-        let _ = ctx;
-        Ok(Collection::new())
+        eval::eval(&self.plan, eval::Scope::of(ctx))
     }
 
     /// Its value as a condition: `None` where it is empty. A single item that is no boolean counts as true;
     /// more than one item is an error.
     pub fn test<'a>(&'a self, ctx: &Ctx<'a>) -> Result<Option<bool>, EvalError> {
-        let _ = ctx;
-        Ok(None)
+        eval::truth(&self.plan, eval::Scope::of(ctx))
     }
 }

@@ -163,7 +163,7 @@ impl Temporal {
 
     /// Moved by whole months, then nanoseconds, then cut to its own precision again. The day of the month is
     /// kept where the month has it, else the month's last day is taken. `None` outside years 1 to 9999.
-    pub(crate) fn shift(self, months: i64, nanos: i128, wrap_day: bool) -> Option<Self> {
+    pub(crate) fn shift_by(self, months: i64, nanos: i128, wrap_day: bool) -> Option<Self> {
         let span = jiff::Span::new().try_months(months).ok()?;
         let at = self.civil()?.checked_add(span).ok()?;
         let seconds = i64::try_from(nanos.div_euclid(1_000_000_000)).ok()?;

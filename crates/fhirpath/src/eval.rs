@@ -1,0 +1,247 @@
+use std::borrow::Cow;
+
+use rust_decimal::Decimal;
+use smallvec::smallvec;
+
+use crate::env::Ctx;
+use crate::error::EvalError;
+use crate::functions::{Args, Call, Run};
+use crate::item::{Collection, Item};
+use crate::navigate::{element, member};
+use crate::ops;
+use crate::parser::Op;
+use crate::plan::Plan;
+
+/// What `$this`, `$index` and `$total` are, and the context around.
+#[derive(Clone, Copy)]
+pub(crate) struct Scope<'s, 'a> {
+    pub ctx: &'s Ctx<'a>,
+    pub this: &'s [Item<'a>],
+    pub index: Option<i64>,
+    pub total: Option<&'s Collection<'a>>,
+}
+
+pub(crate) type Evaluated<'a> = Result<Collection<'a>, EvalError>;
+
+impl<'s, 'a> Scope<'s, 'a> {
+    pub(crate) fn of(ctx: &'s Ctx<'a>) -> Self {
+        Scope { ctx, this: &ctx.focus, index: None, total: None }
+    }
+
+    /// The scope of a lambda at one item.
+    pub(crate) fn at(self, item: &'s Item<'a>, index: usize) -> Self {
+        Scope { this: std::slice::from_ref(item), index: i64::try_from(index).ok(), ..self }
+    }
+}
+
+pub(crate) fn eval<'a>(plan: &'a Plan, scope: Scope<'_, 'a>) -> Evaluated<'a> {
+    Ok(match plan {
+        Plan::Empty => Collection::new(),
+        Plan::Literal(item) => smallvec![item.borrow()],
+        Plan::This => scope.this.iter().cloned().collect(),
+        Plan::Root => scope.ctx.focus.clone(),
+        Plan::Index => scope.index.map(Item::Integer).into_iter().collect(),
+        Plan::Total => scope.total.cloned().unwrap_or_default(),
+        Plan::Variable(slot) => scope.ctx.variables.get(*slot).cloned().unwrap_or_default(),
+        Plan::Member { input, name } => step(input, scope, |item, out| member(item, name, out))?,
+        Plan::Element { input, name } => step(input, scope, |item, out| element(item, name, out))?,
+        Plan::TypeRoot(test) => scope.this.iter().filter(|item| test.holds(item)).cloned().collect(),
+        Plan::At(input, index) => {
+            let (input, index) = (eval(input, scope)?, eval(index, scope)?);
+            match single_integer(&index, "[]")?.and_then(|at| usize::try_from(at).ok()) {
+                Some(at) => input.into_iter().nth(at).into_iter().collect(),
+                None => Collection::new(),
+            }
+        }
+        Plan::Negate(operand) => ops::negate(&eval(operand, scope)?)?,
+        Plan::Plus(operand) => {
+            let value = eval(operand, scope)?;
+            ops::negate(&value)?;
+            value
+        }
+        Plan::Binary(Op::Union, left, right) => {
+            let mut all = eval(left, scope)?;
+            all.extend(eval(right, scope)?);
+            ops::distinct(all)
+        }
+        Plan::Binary(Op::Concatenate, left, right) => {
+            let (left, right) = (eval(left, scope)?, eval(right, scope)?);
+            let text = |side: &Collection<'a>| single_text(side, "&").map(Option::unwrap_or_default);
+            smallvec![Item::string(text(&left)? + text(&right)?)]
+        }
+        Plan::Binary(op, left, right) if ops::is_arithmetic(*op) => {
+            ops::arithmetic(*op, &eval(left, scope)?, &eval(right, scope)?)?
+        }
+        Plan::Binary(..) | Plan::Is(..) | Plan::Match { .. } => boolean(truth(plan, scope)?),
+        Plan::OfType(input, test) => {
+            let mut items = eval(input, scope)?;
+            items.retain(|item| test.holds(item));
+            items
+        }
+        Plan::Call { input, name, run, args } => {
+            let input = eval(input, scope)?;
+            match run {
+                Run::Lambda(run) => run(scope, input, args)?,
+                Run::Plain(run) => run(Call { name, input, args: evaluated(args, scope)? })?,
+            }
+        }
+        Plan::ReplaceMatches { input, pattern, with } => {
+            let (input, with) = (eval(input, scope)?, eval(with, scope)?);
+            match (single_text(&input, "replaceMatches()")?, single_text(&with, "replaceMatches()")?) {
+                (Some(text), Some(with)) => {
+                    smallvec![Item::string(pattern.replace_all(&text, &*with).into_owned())]
+                }
+                _ => Collection::new(),
+            }
+        }
+        Plan::Host { input, name, args } => {
+            let input = eval(input, scope)?;
+            scope.ctx.host.call(name, input, &evaluated(args, scope)?)?
+        }
+    })
+}
+
+fn evaluated<'a>(args: &'a [Plan], scope: Scope<'_, 'a>) -> Result<Args<'a>, EvalError> {
+    args.iter().map(|arg| eval(arg, scope)).collect()
+}
+
+/// One step of a path, without a copy of `$this` where the path begins with it.
+fn step<'a>(
+    input: &'a Plan,
+    scope: Scope<'_, 'a>,
+    take: impl Fn(&Item<'a>, &mut Collection<'a>),
+) -> Evaluated<'a> {
+    let mut out = Collection::new();
+    match input {
+        Plan::This => scope.this.iter().for_each(|item| take(item, &mut out)),
+        Plan::Root => scope.ctx.focus.iter().for_each(|item| take(item, &mut out)),
+        Plan::Variable(slot) => {
+            scope.ctx.variables.get(*slot).into_iter().flatten().for_each(|item| take(item, &mut out));
+        }
+        input => eval(input, scope)?.iter().for_each(|item| take(item, &mut out)),
+    }
+    Ok(out)
+}
+
+/// An expression as a condition, in three-valued logic.
+pub(crate) fn truth<'a>(plan: &'a Plan, scope: Scope<'_, 'a>) -> Result<Option<bool>, EvalError> {
+    let sides = |left: &'a Plan, right: &'a Plan| -> Result<_, EvalError> {
+        Ok((eval(left, scope)?, eval(right, scope)?))
+    };
+    Ok(match plan {
+        Plan::Binary(op, left, right) => match op {
+            Op::And => match truth(left, scope)? {
+                Some(false) => Some(false),
+                left => match (left, truth(right, scope)?) {
+                    (_, Some(false)) => Some(false),
+                    (Some(true), right) => right,
+                    _ => None,
+                },
+            },
+            Op::Or => match truth(left, scope)? {
+                Some(true) => Some(true),
+                left => match (left, truth(right, scope)?) {
+                    (_, Some(true)) => Some(true),
+                    (Some(false), right) => right,
+                    _ => None,
+                },
+            },
+            Op::Xor => match (truth(left, scope)?, truth(right, scope)?) {
+                (Some(left), Some(right)) => Some(left != right),
+                _ => None,
+            },
+            Op::Implies => match truth(left, scope)? {
+                Some(false) => Some(true),
+                left => match (left, truth(right, scope)?) {
+                    (_, Some(true)) => Some(true),
+                    (Some(true), right) => right,
+                    _ => None,
+                },
+            },
+            Op::Equal | Op::NotEqual => {
+                let (left, right) = sides(left, right)?;
+                ops::equal(&left, &right).map(|equal| equal == (*op == Op::Equal))
+            }
+            Op::Equivalent | Op::NotEquivalent => {
+                let (left, right) = sides(left, right)?;
+                Some(ops::equivalent(&left, &right) == (*op == Op::Equivalent))
+            }
+            Op::Less | Op::LessOrEqual | Op::Greater | Op::GreaterOrEqual => {
+                let (left, right) = sides(left, right)?;
+                ops::compare(&left, &right)?.map(|order| match op {
+                    Op::Less => order.is_lt(),
+                    Op::LessOrEqual => order.is_le(),
+                    Op::Greater => order.is_gt(),
+                    _ => order.is_ge(),
+                })
+            }
+            Op::In | Op::Contains => {
+                let (left, right) = sides(left, right)?;
+                let (item, all) = if *op == Op::In { (&left, &right) } else { (&right, &left) };
+                match item.as_slice() {
+                    [] => None,
+                    [item] => Some(ops::has(all, item)),
+                    _ => return Err(EvalError::new("'in' and 'contains' look for one item, not several")),
+                }
+            }
+            _ => singleton(&eval(plan, scope)?)?,
+        },
+        Plan::Is(input, test) => match eval(input, scope)?.as_slice() {
+            [] => None,
+            [item] => Some(test.holds(item)),
+            _ => return Err(EvalError::new("'is' asks about one item, not several")),
+        },
+        Plan::Match { input, pattern } => {
+            single_text(&eval(input, scope)?, "matches()")?.map(|text| pattern.is_match(&text))
+        }
+        plan => singleton(&eval(plan, scope)?)?,
+    })
+}
+
+/// A collection as a condition: an item that is no boolean counts as true.
+fn singleton(items: &[Item<'_>]) -> Result<Option<bool>, EvalError> {
+    match items {
+        [] => Ok(None),
+        [item] => Ok(Some(item.as_bool().unwrap_or(true))),
+        _ => Err(EvalError::new("a condition must be one item, not several")),
+    }
+}
+
+pub(crate) fn boolean<'a>(value: Option<bool>) -> Collection<'a> {
+    value.map(Item::Boolean).into_iter().collect()
+}
+
+/// The single item; `None` where there is none.
+pub(crate) fn single<'c, 'a>(items: &'c [Item<'a>], name: &str) -> Result<Option<&'c Item<'a>>, EvalError> {
+    match items {
+        [] => Ok(None),
+        [item] => Ok(Some(item)),
+        _ => Err(EvalError::new(format!("{name} takes one item, not several"))),
+    }
+}
+
+/// The single item as a string; a number or date is none.
+pub(crate) fn single_text<'a>(items: &[Item<'a>], name: &str) -> Result<Option<Cow<'a, str>>, EvalError> {
+    let Some(item) = single(items, name)? else { return Ok(None) };
+    let is_text = match item {
+        Item::Node(node) => node.value().is_none_or(|value| value.as_str().is_some()),
+        Item::String(_) => true,
+        _ => false,
+    };
+    match item.text() {
+        Some(text) if is_text => Ok(Some(text)),
+        // A primitive that has only extensions has no text.
+        None if is_text => Ok(None),
+        _ => Err(EvalError::new(format!("{name} takes a string"))),
+    }
+}
+
+pub(crate) fn single_integer(items: &[Item<'_>], name: &str) -> Result<Option<i64>, EvalError> {
+    let Some(item) = single(items, name)? else { return Ok(None) };
+    item.as_i64().map(Some).ok_or_else(|| EvalError::new(format!("{name} takes an integer")))
+}
+
+pub(crate) fn single_decimal(items: &[Item<'_>], name: &str) -> Result<Option<Decimal>, EvalError> {
+    let Some(item) = single(items, name)? else { return Ok(None) };
+    item.as_decimal().map(Some).ok_or_else(|| EvalError::new(format!("{name} takes a number")))
+}

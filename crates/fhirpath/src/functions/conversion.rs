@@ -1,0 +1,125 @@
+//! Conversions between FHIRPath's types: `toX` gives the value or nothing, `convertsToX` says whether.
+
+use super::{Call, Function, plain};
+use crate::eval::{Evaluated, boolean, single};
+use crate::item::{Item, exact};
+use crate::quantity::Quantity;
+use crate::temporal::{Precision, Temporal};
+
+pub(super) const TABLE: &[Function] = &[
+    plain("toBoolean", 0..=0, |call| to(&call, to_boolean)),
+    plain("toInteger", 0..=0, |call| to(&call, to_integer)),
+    plain("toDecimal", 0..=0, |call| to(&call, to_decimal)),
+    plain("toString", 0..=0, |call| to(&call, to_text)),
+    plain("toDate", 0..=0, |call| to(&call, to_date)),
+    plain("toDateTime", 0..=0, |call| to(&call, to_date_time)),
+    plain("toTime", 0..=0, |call| to(&call, to_time)),
+    plain("toQuantity", 0..=1, |call| to(&call, to_quantity)),
+    plain("convertsToBoolean", 0..=0, |call| converts(&call, to_boolean)),
+    plain("convertsToInteger", 0..=0, |call| converts(&call, to_integer)),
+    plain("convertsToDecimal", 0..=0, |call| converts(&call, to_decimal)),
+    plain("convertsToString", 0..=0, |call| converts(&call, to_text)),
+    plain("convertsToDate", 0..=0, |call| converts(&call, to_date)),
+    plain("convertsToDateTime", 0..=0, |call| converts(&call, to_date_time)),
+    plain("convertsToTime", 0..=0, |call| converts(&call, to_time)),
+    plain("convertsToQuantity", 0..=1, |call| converts(&call, to_quantity)),
+];
+
+type Convert = for<'a> fn(&Item<'a>) -> Option<Item<'a>>;
+
+fn to<'a>(call: &Call<'a>, convert: Convert) -> Evaluated<'a> {
+    let item = single(&call.input, call.name)?;
+    let result = item.and_then(|item| convert(&item.atom())).filter(|item| fits(call, item));
+    Ok(result.into_iter().collect())
+}
+
+fn converts<'a>(call: &Call<'a>, convert: Convert) -> Evaluated<'a> {
+    let item = single(&call.input, call.name)?;
+    let able = |item: &Item<'a>| convert(&item.atom()).is_some_and(|item| fits(call, &item));
+    Ok(boolean(item.map(able)))
+}
+
+/// A quantity is asked for in a unit, where the call names one.
+fn fits(call: &Call<'_>, item: &Item<'_>) -> bool {
+    match (item, call.arg(0)) {
+        (Item::Quantity(quantity), [unit]) => unit.as_str() == Some(quantity.ucum()),
+        _ => true,
+    }
+}
+
+fn to_boolean<'a>(item: &Item<'a>) -> Option<Item<'a>> {
+    let value = match item {
+        Item::Boolean(value) => *value,
+        Item::String(text) => match text.to_ascii_lowercase().as_str() {
+            "true" | "t" | "yes" | "y" | "1" | "1.0" => true,
+            "false" | "f" | "no" | "n" | "0" | "0.0" => false,
+            _ => return None,
+        },
+        number => match number.as_decimal()? {
+            number if number.is_zero() => false,
+            number if number == rust_decimal::Decimal::ONE => true,
+            _ => return None,
+        },
+    };
+    Some(Item::Boolean(value))
+}
+
+fn to_integer<'a>(item: &Item<'a>) -> Option<Item<'a>> {
+    match item {
+        Item::Integer(value) => Some(Item::Integer(*value)),
+        Item::Boolean(value) => Some(Item::Integer(i64::from(*value))),
+        Item::String(text) => text.parse().ok().map(Item::Integer),
+        _ => None,
+    }
+}
+
+fn to_decimal<'a>(item: &Item<'a>) -> Option<Item<'a>> {
+    match item {
+        Item::Boolean(value) => Some(Item::Decimal(i64::from(*value).into())),
+        Item::String(text) if text.starts_with(|c: char| c.is_ascii_digit() || c == '-' || c == '+') => {
+            exact(text.strip_prefix('+').unwrap_or(text)).map(Item::Decimal)
+        }
+        number => number.as_decimal().map(Item::Decimal),
+    }
+}
+
+fn to_text<'a>(item: &Item<'a>) -> Option<Item<'a>> {
+    item.text().map(Item::String)
+}
+
+fn to_date<'a>(item: &Item<'a>) -> Option<Item<'a>> {
+    match item {
+        Item::Date(at) => Some(Item::Date(*at)),
+        Item::DateTime(at) => Some(Item::Date(at.date_part())),
+        Item::String(text) => Temporal::date_time(text).map(|at| Item::Date(at.date_part())),
+        _ => None,
+    }
+}
+
+fn to_date_time<'a>(item: &Item<'a>) -> Option<Item<'a>> {
+    match item {
+        Item::Date(at) | Item::DateTime(at) => Some(Item::DateTime(*at)),
+        Item::String(text) => Temporal::date_time(text).map(Item::DateTime),
+        _ => None,
+    }
+}
+
+fn to_time<'a>(item: &Item<'a>) -> Option<Item<'a>> {
+    match item {
+        Item::Time(at) => Some(Item::Time(*at)),
+        Item::DateTime(at) if at.precision() > Precision::Day => {
+            Some(Item::Time(Temporal { offset: None, ..*at }))
+        }
+        Item::String(text) => Temporal::time(text).map(Item::Time),
+        _ => None,
+    }
+}
+
+fn to_quantity<'a>(item: &Item<'a>) -> Option<Item<'a>> {
+    let quantity = match item {
+        Item::Boolean(value) => crate::ops::quantity(&Item::Integer(i64::from(*value)))?,
+        Item::String(text) => Quantity::parse(text)?,
+        other => crate::ops::quantity(other)?,
+    };
+    Some(Item::Quantity(Box::new(quantity)))
+}
