@@ -140,9 +140,12 @@ fn judge(test: Node<'_, '_>, expression: Node<'_, '_>, outcome: &Outcome<'_>) ->
 #[test]
 fn the_official_suite_passes_but_for_what_is_listed() {
     let text = std::fs::read_to_string(data().join("tests-fhir-r4.xml")).unwrap();
-    // The suite has an XML declaration inside its root element, and two attributes of one name.
+    // The suite is not quite XML: a declaration inside its root element, two attributes of one name, bare "<".
     let text = text.replace("<?xml version=\"1.0\" encoding=\"utf-8\" ?>", "");
-    let text = text.replace("name=\"testPrecedence1\" name=", "name=");
+    let text = text
+        .replace("name=\"testPrecedence1\" name=", "name=")
+        .replace(" < ", " &lt; ")
+        .replace(" <= ", " &lt;= ");
     let suite = Document::parse(&text).unwrap();
     let mut inputs: BTreeMap<String, Tape> = BTreeMap::new();
     for test in suite.descendants().filter(|node| node.has_tag_name("test")) {
@@ -184,6 +187,7 @@ fn the_official_suite_passes_but_for_what_is_listed() {
         }
     }
     println!("official FHIRPath suite: {passed} of {total} pass");
-    assert_eq!(total, 687);
+    // The file counts 687; one stands in a comment.
+    assert_eq!(total, 686);
     assert!(surprises.is_empty(), "{passed} of {total} pass\n{}", surprises.join("\n"));
 }
