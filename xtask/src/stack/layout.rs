@@ -47,6 +47,23 @@ impl Stack {
         self.dir.join("data").join(service)
     }
 
+    /// A service's data folder, filled by `make` at the first start. It is filled under another name, so that an
+    /// interrupted first start leaves nothing that looks complete.
+    pub fn data_made_by(&self, service: &str, make: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf> {
+        let data = self.data(service);
+        if data.exists() {
+            return Ok(data);
+        }
+        let partial = data.with_extension("partial");
+        if partial.exists() {
+            fs::remove_dir_all(&partial)?;
+        }
+        fs::create_dir_all(&partial)?;
+        make(&partial)?;
+        fs::rename(&partial, &data)?;
+        Ok(data)
+    }
+
     pub fn log(&self, service: &str) -> PathBuf {
         self.dir.join("logs").join(format!("{service}.log"))
     }

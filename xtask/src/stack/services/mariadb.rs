@@ -78,17 +78,12 @@ impl Service for Hospital {
     }
 
     fn command(&self, stack: &Stack) -> Result<Command> {
-        let data = stack.data(self.name);
         let user = if shell::is_root() { &["--user=root"][..] } else { &[] };
-        if !data.join("mysql").is_dir() {
-            shell::capture(
-                Command::new("mariadb-install-db")
-                    .arg("--no-defaults")
-                    .arg(format!("--datadir={}", data.display()))
-                    .args(["--auth-root-authentication-method=normal", "--skip-test-db"])
-                    .args(user),
-            )?;
-        }
+        let data = stack.data_made_by(self.name, |data| {
+            let mut install = Command::new("mariadb-install-db");
+            install.arg("--no-defaults").arg(format!("--datadir={}", data.display())).args(user);
+            shell::capture(install.args(["--auth-root-authentication-method=normal", "--skip-test-db"])).map(drop)
+        })?;
         let users = data.join("users.sql");
         fs::write(&users, USERS)?;
         let mut command = Command::new("/usr/sbin/mariadbd");

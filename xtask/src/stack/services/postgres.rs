@@ -60,23 +60,15 @@ impl Service for Postgres {
     }
 
     fn command(&self, stack: &Stack) -> Result<Command> {
-        let data = stack.data("postgres");
-        if !data.join("PG_VERSION").is_file() {
-            fs::create_dir_all(&data)?;
-            fs::set_permissions(&data, fs::Permissions::from_mode(0o700))?;
+        let data = stack.data_made_by("postgres", |data| {
+            fs::set_permissions(data, fs::Permissions::from_mode(0o700))?;
             if shell::is_root() {
-                shell::capture(Command::new("chown").arg("-R").arg("postgres:postgres").arg(&data))?;
+                shell::capture(Command::new("chown").arg("postgres:postgres").arg(data))?;
             }
             let mut initdb = unprivileged("initdb");
-            initdb.arg("-D").arg(&data).args([
-                "-U",
-                NAME,
-                "--auth=trust",
-                "--encoding=UTF8",
-                "--locale=C.UTF-8",
-            ]);
-            shell::capture(initdb.current_dir("/"))?;
-        }
+            initdb.arg("-D").arg(data).args(["-U", NAME, "--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8"]);
+            shell::capture(initdb.current_dir("/")).map(drop)
+        })?;
         let mut command = unprivileged("postgres");
         command.current_dir("/").arg("-D").arg(&data).arg("-p").arg(stack.port("postgres")?.to_string());
         for setting in [
