@@ -82,7 +82,8 @@ impl Service for Hospital {
         let data = stack.data_made_by(self.name, |data| {
             let mut install = Command::new("mariadb-install-db");
             install.arg("--no-defaults").arg(format!("--datadir={}", data.display())).args(user);
-            shell::capture(install.args(["--auth-root-authentication-method=normal", "--skip-test-db"])).map(drop)
+            shell::capture(install.args(["--auth-root-authentication-method=normal", "--skip-test-db"]))
+                .map(drop)
         })?;
         let users = data.join("users.sql");
         fs::write(&users, USERS)?;

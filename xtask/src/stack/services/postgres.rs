@@ -66,7 +66,13 @@ impl Service for Postgres {
                 shell::capture(Command::new("chown").arg("postgres:postgres").arg(data))?;
             }
             let mut initdb = unprivileged("initdb");
-            initdb.arg("-D").arg(data).args(["-U", NAME, "--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8"]);
+            initdb.arg("-D").arg(data).args([
+                "-U",
+                NAME,
+                "--auth=trust",
+                "--encoding=UTF8",
+                "--locale=C.UTF-8",
+            ]);
             shell::capture(initdb.current_dir("/")).map(drop)
         })?;
         let mut command = unprivileged("postgres");
