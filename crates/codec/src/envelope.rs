@@ -123,6 +123,15 @@ fn marker(envelope: Value<'_>) -> EnvelopeError {
 }
 
 impl<'t> Source<'t> {
+    /// Where the change stands in its source, as text: `<binlog file>/<position>/<row>`, or `<lsn>`.
+    pub fn position(&self) -> String {
+        match (self.file, self.pos, self.lsn) {
+            (Some(file), Some(pos), _) => format!("{file}/{pos}/{}", self.row),
+            (_, _, Some(lsn)) => lsn.to_string(),
+            _ => String::new(),
+        }
+    }
+
     fn read(source: Value<'t>) -> Result<Source<'t>, EnvelopeError> {
         let text = |name| source.get(name).and_then(Value::as_str);
         let number = |name| source.get(name).and_then(Value::as_i64);

@@ -1,5 +1,6 @@
 //! Text of the values that JSON has no form of its own for.
 
+use base64::Engine;
 use jiff::Timestamp;
 use jiff::civil::{Date, DateTime, Time};
 use jiff::tz::TimeZone;
@@ -100,17 +101,7 @@ pub(crate) fn decimal(unscaled: &[u8], scale: i32) -> Option<String> {
 
 /// Standard base64 with padding, as Connect's JSON converter writes bytes.
 pub(crate) fn base64(bytes: &[u8]) -> String {
-    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
-    for chunk in bytes.chunks(3) {
-        let group =
-            chunk.iter().fold(0u32, |group, byte| group << 8 | u32::from(*byte)) << (8 * (3 - chunk.len()));
-        for place in 0..4 {
-            let index = (group >> (18 - 6 * place)) & 63;
-            text.push(if place <= chunk.len() { char::from(ALPHABET[index as usize]) } else { '=' });
-        }
-    }
-    text
+    base64::engine::general_purpose::STANDARD.encode(bytes)
 }
 
 #[cfg(test)]
@@ -164,13 +155,5 @@ mod tests {
         let millis = Meaning::Timestamp { per_second: 1_000, text: false };
         assert_eq!(to_integer(millis, "1970-01-01T02:00:00.0019+02:00"), Some(1));
         assert_eq!(to_integer(millis, "1970-01-01T02:00:00"), None);
-    }
-
-    #[test]
-    fn base64_pads() {
-        assert_eq!(
-            ["", "f", "fo", "foo", "foob"].map(|t| base64(t.as_bytes())),
-            ["", "Zg==", "Zm8=", "Zm9v", "Zm9vYg=="]
-        );
     }
 }
