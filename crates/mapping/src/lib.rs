@@ -1,0 +1,30 @@
+//! Reads `mappings/**`: FPML templates with a thin header, compiled at start to plans that write JSON bytes.
+//! Reads rows and device messages, writes resources and records as drafts. Promises that one record gives the
+//! same bytes on every run, all of its outputs or none, and that what a mapping cannot mean is a problem at
+//! load with file, line and column. Never reads a clock, never does I/O after load.
+
+mod cdc;
+mod columns;
+mod concept_map;
+mod device;
+mod drafts;
+mod explain;
+mod functions;
+mod header;
+mod load;
+mod output;
+mod problem;
+mod render;
+mod source;
+mod template;
+mod time;
+mod yaml;
+
+pub use cdc::{CdcMapping, RowChange, RowOp, Scratch};
+pub use columns::{Column, ColumnType, ColumnUse, PersonalData};
+pub use device::{Assignment, DeviceMapping, Message, Plane, Reading, device_id};
+pub use drafts::{Draft, DraftBody, Drafts};
+pub use explain::{ExplainError, Explanation, Step, explain};
+pub use load::{Mappings, check};
+pub use problem::Problem;
+pub use source::{Source, UnknownZone, Vendor, Zone};

@@ -1,0 +1,410 @@
+use std::sync::Arc;
+
+use fhirehose_fhirpath::{Ctx, Item, Slot};
+use fhirehose_stream::{Reason, Rejection};
+use fhirehose_tape::{Tape, Value};
+use fhirehose_topics::Registry;
+
+use crate::columns::{Column, ColumnType, ColumnUse, Columns, PersonalData};
+use crate::drafts::Drafts;
+use crate::explain::Tracer;
+use crate::functions::{self, ConceptMaps, Host};
+use crate::header::{Fields, Made, Output, Resource, Rule};
+use crate::output::{Stamp, judge, single};
+use crate::problem::Problems;
+use crate::render::{Arena, Renderer};
+use crate::source::Source;
+use crate::template::{Compiler, Hole, Scope};
+use crate::time;
+use crate::yaml::{Data, Node};
+
+/// The mapping of one table: `mappings/cdc/<db>/<table>.yaml`.
+pub struct CdcMapping {
+    /// `cdc/<db>/<table>`.
+    pub name: Arc<str>,
+    pub version: i32,
+    /// `<db>.<table>`.
+    pub table: Arc<str>,
+    columns: Columns,
+    facility: Option<Hole>,
+    rules: Vec<Rule>,
+    outputs: Vec<Output>,
+    slots: Slots,
+    maps: Arc<ConceptMaps>,
+}
+
+/// What changed a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RowOp {
+    Create,
+    /// Read in a snapshot.
+    Read,
+    Update,
+    Delete,
+}
+
+impl RowOp {
+    /// Debezium's letter.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            RowOp::Create => "c",
+            RowOp::Read => "r",
+            RowOp::Update => "u",
+            RowOp::Delete => "d",
+        }
+    }
+}
+
+/// One change of one row.
+#[derive(Clone, Copy)]
+pub struct RowChange<'r> {
+    pub op: RowOp,
+    /// The record's key, for changes that come without the row before.
+    pub key: Option<Value<'r>>,
+    pub before: Option<Value<'r>>,
+    pub after: Option<Value<'r>>,
+    pub source: &'r Source,
+    /// Orders the versions of a row in its source, such as `3.1544.0`.
+    pub version_id: &'r str,
+    /// When the source committed the change, milliseconds since the epoch.
+    pub last_updated: i64,
+    /// Kafka's timestamp of the record, milliseconds since the epoch.
+    pub record_time: i64,
+}
+
+/// Buffers of a mapping's run, reused from record to record.
+#[derive(Default)]
+pub struct Scratch {
+    row: Tape,
+    part: Tape,
+    check: Tape,
+    before: Drafts,
+}
+
+struct Slots {
+    tenant: Slot,
+    source: Slot,
+    table: Slot,
+    zone: Slot,
+    op: Slot,
+    record_time: Slot,
+}
+
+impl CdcMapping {
+    /// `path`: the file's, without `mappings/` and `.yaml`.
+    pub(crate) fn compile(
+        path: &str,
+        node: &Node,
+        maps: &Arc<ConceptMaps>,
+        topics: &Registry,
+        problems: &mut Problems<'_>,
+    ) -> Option<CdcMapping> {
+        let mut compiler = Compiler { problems };
+        let compiler = &mut compiler;
+        let mut fields = Fields::of(node, compiler)?;
+        let identity = compiler.identity(&mut fields, path);
+        let (_, table_path) = path.split_once('/')?;
+        let table = table_path.replacen('/', ".", 1);
+        if let Some(node) = fields.need("table", compiler)
+            && node.text() != Some(&table)
+        {
+            compiler.problems.add(node.at, format!("the table of this file is `{table}`"));
+        }
+        let columns = fields.need("columns", compiler).map(|node| columns(node, &table, compiler))?;
+        let mut scope = Scope::new(functions::env(maps), Some(columns.readable()));
+        let slots = Slots {
+            tenant: scope.declare("tenant"),
+            source: scope.declare("source"),
+            table: scope.declare("table"),
+            zone: scope.declare("zone"),
+            op: scope.declare("op"),
+            record_time: scope.declare("recordTime"),
+        };
+        let facility = fields.take("facility").map(|node| compiler.hole(node, &scope, "facility"));
+        let rules = compiler.rules(fields.take("rules"), &scope);
+        let outputs = fields.take("outputs");
+        let outputs = compiler.outputs(outputs, node.at, &scope, Some(&columns), topics);
+        fields.end(compiler, "mapping, version, table, facility, columns, rules, outputs");
+        let (name, version) = identity?;
+        let facility = match facility {
+            Some(hole) => Some(hole?),
+            None => None,
+        };
+        let (table, maps) = (table.into(), maps.clone());
+        Some(CdcMapping { name, version, table, columns, facility, rules, outputs, slots, maps })
+    }
+
+    /// Declared columns.
+    pub fn columns(&self) -> &[Column] {
+        self.columns.all()
+    }
+
+    /// `name@version`, for dead-letter headers.
+    pub fn shape(&self) -> String {
+        format!("{}@{}", self.name, self.version)
+    }
+
+    /// What a change becomes: the outputs of the row as it is now, and tombstones for what the row before made
+    /// and this one does not. On a rejection the drafts are empty.
+    pub fn apply(
+        &self,
+        change: &RowChange<'_>,
+        scratch: &mut Scratch,
+        drafts: &mut Drafts,
+    ) -> Result<(), Rejection> {
+        self.apply_traced(change, scratch, drafts, None)
+    }
+
+    pub(crate) fn apply_traced(
+        &self,
+        change: &RowChange<'_>,
+        scratch: &mut Scratch,
+        drafts: &mut Drafts,
+        trace: Option<Tracer<'_>>,
+    ) -> Result<(), Rejection> {
+        drafts.clear();
+        let result = match change.after {
+            Some(after) if change.op != RowOp::Delete => self
+                .make(after, change, &mut scratch.row, &mut scratch.check, drafts, trace)
+                .map(|()| change.op == RowOp::Update),
+            _ => Ok(true),
+        };
+        let result =
+            result.and_then(|changed| if changed { self.withdraw(change, scratch, drafts) } else { Ok(()) });
+        result.map_err(|rejection| {
+            drafts.clear();
+            rejection.of_shape(self.shape())
+        })
+    }
+
+    /// Adds the outputs of a row.
+    fn make(
+        &self,
+        row: Value<'_>,
+        change: &RowChange<'_>,
+        typed: &mut Tape,
+        check: &mut Tape,
+        drafts: &mut Drafts,
+        trace: Option<Tracer<'_>>,
+    ) -> Result<(), Rejection> {
+        self.columns.read(row, typed)?;
+        let arena = Arena::default();
+        let renderer = Renderer { arena: &arena, trace };
+        let tenant = self.tenant(typed, change.source)?;
+        let record_time = utc(change.record_time)?;
+        let host = self.host(&tenant, change.source);
+        let mut ctx = self.context(typed, change, &host, &record_time);
+        judge(&self.rules, &renderer, &ctx, drafts)?;
+        let origin = format!("urn:{}:{}", change.source.name, self.table);
+        let (version_id, last_updated) = (change.version_id, change.last_updated);
+        let stamp = Stamp { tenant: &tenant, origin: &origin, version_id, last_updated };
+        for output in &self.outputs {
+            let wanted = output.wanted(&renderer, &ctx)?;
+            if let Some(trace) = trace {
+                trace.borrow_mut().output(&output.name, &output.topic, wanted);
+            }
+            if !wanted {
+                continue;
+            }
+            match &output.makes {
+                Made::Resource(resource) => {
+                    let id = self.id(resource, typed.root(), &tenant, change.source);
+                    let id = id.ok_or_else(|| Rejection::new(Reason::MissingKey, &*output.name))?;
+                    resource.draft(&output.topic, &id, stamp, &renderer, &mut ctx, drafts, check)?;
+                }
+                Made::Record(record) => {
+                    let key = record.key(&renderer, &mut ctx)?;
+                    let key = key.ok_or_else(|| Rejection::new(Reason::MissingKey, &*output.name))?;
+                    record.draft(&output.topic, &key, &tenant, &renderer, &mut ctx, drafts)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds tombstones for what the row before made and the drafts do not make again.
+    fn withdraw(
+        &self,
+        change: &RowChange<'_>,
+        scratch: &mut Scratch,
+        drafts: &mut Drafts,
+    ) -> Result<(), Rejection> {
+        let made_again = |output: &Output| {
+            // Of one row, a resource's key can change with the tenant only: the primary key stays the same.
+            matches!(output.makes, Made::Resource(_)) && drafts.iter().any(|draft| draft.topic == &output.topic)
+        };
+        let keys_stay = change.op == RowOp::Update && self.facility.is_none() && self.single_outputs();
+        if keys_stay && self.outputs.iter().all(made_again) {
+            return Ok(());
+        }
+        let Scratch { row, part, check, before } = scratch;
+        before.clear();
+        // A row that was rejected made nothing, and what stands for it is what an earlier one made: then, and
+        // on a delete, everything it could have made is withdrawn.
+        let known = match change.before {
+            Some(old) if change.op == RowOp::Update => {
+                self.make(old, change, row, check, before, None).is_ok()
+            }
+            _ => false,
+        };
+        if known {
+            for draft in before.iter().filter(|draft| !drafts.has(draft.topic, draft.key)).collect::<Vec<_>>()
+            {
+                drafts.tombstone(draft.topic, draft.tenant, draft.key);
+            }
+            return Ok(());
+        }
+        let candidates = [change.before, change.key, change.after];
+        let mut computed = false;
+        for candidate in candidates.into_iter().flatten() {
+            if self.columns.read_part(candidate, part).is_ok() {
+                computed |= self.withdraw_possible(part, change, drafts)?;
+            }
+        }
+        if computed { Ok(()) } else { Err(Rejection::new(Reason::MissingKey, "key")) }
+    }
+
+    /// Whether every topic has at most one output, so that a topic tells the output.
+    fn single_outputs(&self) -> bool {
+        let topics = self.outputs.iter().map(|output| &output.topic);
+        topics.clone().enumerate().all(|(i, topic)| !topics.clone().take(i).any(|other| other == topic))
+    }
+
+    /// Tombstones for every output whose key the row tells, in every tenant it can belong to. Whether there
+    /// was one.
+    fn withdraw_possible(
+        &self,
+        row: &Tape,
+        change: &RowChange<'_>,
+        drafts: &mut Drafts,
+    ) -> Result<bool, Rejection> {
+        let arena = Arena::default();
+        let renderer = Renderer { arena: &arena, trace: None };
+        let record_time = utc(change.record_time)?;
+        let source = change.source;
+        let tenants = match self.tenant(row, source) {
+            Ok(tenant) => vec![tenant],
+            Err(_) => source.facility_tenants.values().cloned().collect(),
+        };
+        let mut any = false;
+        for tenant in &tenants {
+            let host = self.host(tenant, source);
+            let mut ctx = self.context(row, change, &host, &record_time);
+            for output in &self.outputs {
+                let key = match &output.makes {
+                    Made::Resource(resource) => {
+                        self.id(resource, row.root(), tenant, source).map(|id| format!("{tenant}/{id}"))
+                    }
+                    Made::Record(record) => record.key(&renderer, &mut ctx).ok().flatten(),
+                };
+                let Some(key) = key else { continue };
+                any = true;
+                if !drafts.has(&output.topic, &key) {
+                    drafts.tombstone(&output.topic, tenant, &key);
+                }
+            }
+        }
+        Ok(any)
+    }
+
+    fn host<'r>(&'r self, tenant: &'r str, source: &'r Source) -> Host<'r> {
+        Host {
+            tenant,
+            source: &source.name,
+            zone_name: &source.zone.name,
+            zone: &source.zone.zone,
+            maps: &self.maps,
+        }
+    }
+
+    fn context<'a>(
+        &'a self,
+        row: &'a Tape,
+        change: &RowChange<'a>,
+        host: &'a Host<'a>,
+        record_time: &'a str,
+    ) -> Ctx<'a> {
+        let mut ctx = Ctx::new(row.root(), host);
+        for (slot, text) in [
+            (self.slots.tenant, host.tenant),
+            (self.slots.source, host.source),
+            (self.slots.table, &*self.table),
+            (self.slots.zone, host.zone_name),
+            (self.slots.op, change.op.as_str()),
+            (self.slots.record_time, record_time),
+        ] {
+            ctx.set(slot, single(Item::string(text)));
+        }
+        ctx
+    }
+
+    /// The row's tenant: of its facility where the source has several, else the source's.
+    fn tenant(&self, row: &Tape, source: &Source) -> Result<Arc<str>, Rejection> {
+        let Some(facility) = self.facility.as_ref().filter(|_| !source.facility_tenants.is_empty()) else {
+            return Ok(source.tenant.clone());
+        };
+        let host = self.host(&source.tenant, source);
+        let items = facility.expr.eval(&Ctx::new(row.root(), &host));
+        let items =
+            items.map_err(|error| Rejection::new(Reason::UnknownFacility, format!("facility: {error}")))?;
+        let text = items.first().and_then(Item::text);
+        let tenant = text.and_then(|facility| source.facility_tenants.get(&*facility));
+        tenant.cloned().ok_or_else(|| Rejection::new(Reason::UnknownFacility, facility.expr.source()))
+    }
+
+    /// `None` where the row lacks a key column.
+    fn id(&self, resource: &Resource, row: Value<'_>, tenant: &str, source: &Source) -> Option<String> {
+        let parts = resource.key.iter().map(|name| row.get(name).and_then(Item::of)?.text());
+        let parts: Vec<_> = parts.collect::<Option<_>>()?;
+        let parts: Vec<&str> = parts.iter().map(AsRef::as_ref).collect();
+        let discriminator = resource.discriminator.as_deref();
+        Some(fhirehose_fhir::id(tenant, &source.name, &self.table, &parts, discriminator).to_string())
+    }
+}
+
+fn utc(millis: i64) -> Result<String, Rejection> {
+    time::utc(millis).map_err(|_| Rejection::new(Reason::InvalidTime, "record timestamp"))
+}
+
+fn columns(node: &Node, table: &str, compiler: &mut Compiler<'_, '_>) -> Columns {
+    let mut all = Vec::new();
+    if let Data::Map(entries) = &node.data {
+        for (key, node) in entries {
+            if let Some(use_) = column(node, compiler) {
+                all.push(Column { name: key.text.clone(), use_ });
+            }
+        }
+    } else {
+        compiler.problems.add(node.at, "`columns` is a map of every column of the table");
+    }
+    let columns = Columns::new(table.to_owned(), all);
+    if columns.keys().next().is_none() {
+        compiler.problems.add(node.at, "no column has `key: true`");
+    }
+    columns
+}
+
+fn column(node: &Node, compiler: &mut Compiler<'_, '_>) -> Option<ColumnUse> {
+    let mut fields = Fields::of(node, compiler)?;
+    let (key, optional) = (fields.flag("key", false, compiler), fields.flag("optional", false, compiler));
+    let (kind, class) = (fields.take("type"), fields.take("class"));
+    if fields.flag("forbidden", false, compiler) {
+        if kind.is_some() || key || optional {
+            compiler.problems.add(node.at, "a forbidden column is not read: it has no type");
+        }
+        fields.end(compiler, "forbidden, class");
+        return Some(ColumnUse::Forbidden);
+    }
+    fields.end(compiler, "type, class, key, optional, forbidden");
+    let kind_named = kind.and_then(Node::text).and_then(ColumnType::named);
+    if kind_named.is_none() {
+        let at = kind.map_or(node.at, |node| node.at);
+        compiler.problems.add(at, format!("`type` is one of {}", ColumnType::NAMES));
+    }
+    let class_named = class.and_then(Node::text).and_then(PersonalData::named);
+    if class_named.is_none() {
+        let at = class.map_or(node.at, |node| node.at);
+        compiler.problems.add(at, format!("`class` is one of {}", PersonalData::NAMES));
+    }
+    Some(ColumnUse::Read { kind: kind_named?, class: class_named?, key, optional })
+}

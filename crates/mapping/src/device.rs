@@ -1,0 +1,363 @@
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use fhirehose_fhirpath::{Ctx, Item, Slot, collect};
+use fhirehose_stream::{Reason, Rejection};
+use fhirehose_tape::{Kind, Tape, Value};
+use fhirehose_topics::Registry;
+
+use crate::drafts::Drafts;
+use crate::explain::Tracer;
+use crate::functions::{self, ConceptMaps, Host};
+use crate::header::{Fields, Made, Output, Rule};
+use crate::output::{Stamp, judge, single};
+use crate::problem::Problems;
+use crate::render::{Arena, Renderer};
+use crate::source::Vendor;
+use crate::template::{Compiler, Hole, Scope};
+use crate::time;
+use crate::yaml::Node;
+
+/// The topic of emergencies: its outputs need no assignment and are made by a processor of their own.
+const ALERTS: &str = "alert.emergency";
+/// A reading from further in the future than this is taken for one of a wrong clock, in milliseconds.
+const CLOCK_SKEW: i64 = 5 * 60 * 1000;
+
+/// The mapping of one kind of message: `mappings/device/<vendor>/<message>.yaml`.
+pub struct DeviceMapping {
+    /// `device/<vendor>/<message>`.
+    pub name: Arc<str>,
+    pub version: i32,
+    /// `device.<vendor>`.
+    pub topic: Arc<str>,
+    matches: Hole,
+    items: Hole,
+    device: Hole,
+    time: Hole,
+    rules: Vec<Rule>,
+    outputs: Vec<Output>,
+    slots: Slots,
+    maps: Arc<ConceptMaps>,
+}
+
+/// A message of a device.
+#[derive(Clone, Copy)]
+pub struct Message<'m> {
+    pub body: Value<'m>,
+    /// Record headers as an object of texts.
+    pub headers: Value<'m>,
+    pub vendor: &'m Vendor,
+    /// Kafka's timestamp of the record, milliseconds since the epoch.
+    pub record_time: i64,
+}
+
+/// One reading of a message: of one device at one time. No `Debug`: it names a device.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Reading {
+    /// Its number in the message, from 0.
+    pub item: usize,
+    /// Hardware address in upper-case hex without separators, or IMEI.
+    pub device: String,
+    /// Milliseconds since the epoch; the record's time where the device sent none, or one ahead of it.
+    pub observed_at: i64,
+    /// The device's own time was more than five minutes ahead.
+    pub clock_skew: bool,
+    position: u32,
+}
+
+/// Whose device it was at the time of a reading.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Assignment {
+    pub tenant: Arc<str>,
+    /// Logical FHIR id of the patient.
+    pub patient: Arc<str>,
+    /// Logical FHIR id of the facility.
+    pub facility: Option<Arc<str>>,
+}
+
+/// Which outputs of a message are meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Plane {
+    /// Everything but alerts; each needs an assignment.
+    Readings,
+    /// `alert.emergency`, with or without an assignment.
+    Alerts,
+}
+
+struct Slots {
+    tenant: Slot,
+    source: Slot,
+    vendor: Slot,
+    zone: Slot,
+    record_time: Slot,
+    header: Slot,
+    message: Slot,
+    item: Slot,
+    device: Slot,
+    time: Slot,
+    assignment: Slot,
+}
+
+/// The one form of a device's id: hex digits and letters in upper case, separators left out.
+pub fn device_id(written: &str) -> String {
+    written.chars().filter(|c| c.is_ascii_alphanumeric()).map(|c| c.to_ascii_uppercase()).collect()
+}
+
+impl DeviceMapping {
+    /// `path`: the file's, without `mappings/` and `.yaml`.
+    pub(crate) fn compile(
+        path: &str,
+        node: &Node,
+        maps: &Arc<ConceptMaps>,
+        topics: &Registry,
+        problems: &mut Problems<'_>,
+    ) -> Option<DeviceMapping> {
+        let compiler = &mut Compiler { problems };
+        let mut fields = Fields::of(node, compiler)?;
+        let identity = compiler.identity(&mut fields, path);
+        let topic = format!("device.{}", path.split('/').nth(1)?);
+        if let Some(node) = fields.need("topic", compiler)
+            && (node.text() != Some(&topic) || topics.topic(&topic).is_none())
+        {
+            compiler
+                .problems
+                .add(node.at, format!("the topic of this file is `{topic}`, declared in topics/"));
+        }
+        let mut scope = Scope::new(functions::env(maps), None::<[&str; 0]>);
+        let [source, vendor, zone, record_time, header, message] =
+            ["source", "vendor", "zone", "recordTime", "header", "message"].map(|name| scope.declare(name));
+        let mut hole = |name: &str, scope: &Scope, compiler: &mut Compiler<'_, '_>| {
+            fields.need(name, compiler).and_then(|node| compiler.hole(node, scope, name))
+        };
+        let (matches, items) = (hole("match", &scope, compiler), hole("items", &scope, compiler));
+        let item = scope.declare("item");
+        let (device, reading_time) = (hole("device", &scope, compiler), hole("time", &scope, compiler));
+        let [device_slot, time, tenant, assignment] =
+            ["device", "time", "tenant", "assignment"].map(|name| scope.declare(name));
+        let rules = compiler.rules(fields.take("rules"), &scope);
+        let outputs = compiler.outputs(fields.take("outputs"), node.at, &scope, None, topics);
+        let emergency = fields.flag("emergency", false, compiler);
+        if emergency != outputs.iter().any(|output| &*output.topic == ALERTS) && !outputs.is_empty() {
+            compiler
+                .problems
+                .add(node.at, format!("`emergency: true` exactly where there is an output to {ALERTS}"));
+        }
+        fields
+            .end(compiler, "mapping, version, topic, match, items, device, time, emergency, rules, outputs");
+        let (name, version) = identity?;
+        Some(DeviceMapping {
+            name,
+            version,
+            topic: topic.into(),
+            matches: matches?,
+            items: items?,
+            device: device?,
+            time: reading_time?,
+            rules,
+            outputs,
+            slots: Slots {
+                tenant,
+                source,
+                vendor,
+                zone,
+                record_time,
+                header,
+                message,
+                item,
+                device: device_slot,
+                time,
+                assignment,
+            },
+            maps: maps.clone(),
+        })
+    }
+
+    /// `name@version`, for dead-letter headers.
+    pub fn shape(&self) -> String {
+        format!("{}@{}", self.name, self.version)
+    }
+
+    /// Whether it has outputs of that plane.
+    pub fn has(&self, plane: Plane) -> bool {
+        self.outputs.iter().any(|output| Plane::of(output) == plane)
+    }
+
+    pub(crate) fn matches(&self, message: &Message<'_>) -> Result<bool, Rejection> {
+        let (arena, host) = (Arena::default(), self.host("", message));
+        let record_time = self.record_time(message)?;
+        let ctx = self.context(message, &host, &record_time);
+        Renderer { arena: &arena, trace: None }.test(&self.matches, &ctx)
+    }
+
+    /// The readings of a message that matched.
+    pub fn readings(&self, message: &Message<'_>) -> Result<Vec<Reading>, Rejection> {
+        self.read(message).map_err(|rejection| rejection.of_shape(self.shape()))
+    }
+
+    fn read(&self, message: &Message<'_>) -> Result<Vec<Reading>, Rejection> {
+        let (arena, host) = (Arena::default(), self.host("", message));
+        let renderer = Renderer { arena: &arena, trace: None };
+        let record_time = self.record_time(message)?;
+        let mut ctx = self.context(message, &host, &record_time);
+        let items = renderer.eval(&self.items, &ctx)?;
+        let mut readings = Vec::with_capacity(items.len());
+        for (number, item) in items.into_iter().enumerate() {
+            let value = item.value().filter(|value| value.kind() == Kind::Object);
+            let value = value.ok_or_else(|| Rejection::new(Reason::WrongType, format!("items[{number}]")))?;
+            ctx.set(self.slots.item, single(item.clone()));
+            let outer = ctx.refocus(item);
+            let device = renderer.eval(&self.device, &ctx)?;
+            let device = device.first().and_then(Item::text).map(|text| device_id(&text));
+            let device = device.filter(|id| !id.is_empty());
+            let device = device.ok_or_else(|| Rejection::new(Reason::MissingKey, "device"))?;
+            let (observed_at, clock_skew) = self.observed_at(message, &renderer, &ctx)?;
+            readings.push(Reading {
+                item: number,
+                device,
+                observed_at,
+                clock_skew,
+                position: value.position(),
+            });
+            ctx.restore(outer);
+        }
+        if readings.is_empty() {
+            return Err(Rejection::new(Reason::MissingElement, "items"));
+        }
+        Ok(readings)
+    }
+
+    fn observed_at<'a>(
+        &'a self,
+        message: &Message<'_>,
+        renderer: &Renderer<'a>,
+        ctx: &Ctx<'a>,
+    ) -> Result<(i64, bool), Rejection> {
+        let items = renderer.eval(&self.time, ctx)?;
+        let Some(item) = items.first() else { return Ok((message.record_time, false)) };
+        let millis = item.text().and_then(|text| time::millis(&text).ok());
+        let millis = millis.ok_or_else(|| Rejection::new(Reason::InvalidTime, "time"))?;
+        let skewed = millis > message.record_time.saturating_add(CLOCK_SKEW);
+        Ok(if skewed { (message.record_time, true) } else { (millis, false) })
+    }
+
+    /// Adds the outputs of one reading to the drafts, which may hold those of others. After a rejection what
+    /// they hold is of no use.
+    pub fn apply(
+        &self,
+        message: &Message<'_>,
+        reading: &Reading,
+        assignment: Option<&Assignment>,
+        plane: Plane,
+        check: &mut Tape,
+        drafts: &mut Drafts,
+    ) -> Result<(), Rejection> {
+        let result = self.apply_traced(message, reading, assignment, plane, check, drafts, None);
+        result.map_err(|rejection| rejection.of_shape(self.shape()))
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the public form has one less, and names them")]
+    pub(crate) fn apply_traced(
+        &self,
+        message: &Message<'_>,
+        reading: &Reading,
+        assignment: Option<&Assignment>,
+        plane: Plane,
+        check: &mut Tape,
+        drafts: &mut Drafts,
+        trace: Option<Tracer<'_>>,
+    ) -> Result<(), Rejection> {
+        let tenant = assignment.map_or("", |assignment| &assignment.tenant);
+        let (arena, host) = (Arena::default(), self.host(tenant, message));
+        let renderer = Renderer { arena: &arena, trace };
+        let record_time = self.record_time(message)?;
+        let observed =
+            time::utc(reading.observed_at).map_err(|_| Rejection::new(Reason::InvalidTime, "time"))?;
+        let mut ctx = self.context(message, &host, &record_time);
+        let item = message.body.tape().at(reading.position);
+        ctx.set(self.slots.item, collect(item));
+        ctx.set(self.slots.device, single(Item::string(reading.device.as_str())));
+        ctx.set(self.slots.time, single(Item::string(observed.as_str())));
+        if let Some(assignment) = assignment {
+            ctx.set(self.slots.tenant, single(Item::string(tenant)));
+            ctx.set(self.slots.assignment, single(assignment.item()));
+        }
+        ctx.restore(collect(item));
+        judge(&self.rules, &renderer, &ctx, drafts)?;
+        if reading.clock_skew {
+            drafts.flag(&"clock-skew".into());
+        }
+        let origin = format!("urn:device:{}", message.vendor.name);
+        // A reading never changes: it has one version.
+        let stamp = Stamp { tenant, origin: &origin, version_id: "1", last_updated: message.record_time };
+        for output in self.outputs.iter().filter(|output| Plane::of(output) == plane) {
+            let wanted = output.wanted(&renderer, &ctx)?;
+            if let Some(trace) = trace {
+                trace.borrow_mut().output(&output.name, &output.topic, wanted);
+            }
+            if !wanted {
+                continue;
+            }
+            match &output.makes {
+                Made::Resource(resource) => {
+                    let code = resource.discriminator.as_deref().unwrap_or_default();
+                    let discriminator = format!("{code}/{}", reading.observed_at);
+                    let (vendor, key) = (&message.vendor.name, [reading.device.as_str()]);
+                    let id =
+                        fhirehose_fhir::id(tenant, vendor, "device", &key, Some(&discriminator)).to_string();
+                    resource.draft(&output.topic, &id, stamp, &renderer, &mut ctx, drafts, check)?;
+                }
+                Made::Record(record) => {
+                    let key = record.key(&renderer, &mut ctx)?;
+                    let key = key.ok_or_else(|| Rejection::new(Reason::MissingKey, &*output.name))?;
+                    record.draft(&output.topic, &key, tenant, &renderer, &mut ctx, drafts)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn record_time(&self, message: &Message<'_>) -> Result<String, Rejection> {
+        time::utc(message.record_time).map_err(|_| Rejection::new(Reason::InvalidTime, "record timestamp"))
+    }
+
+    fn host<'r>(&'r self, tenant: &'r str, message: &Message<'r>) -> Host<'r> {
+        let Vendor { name, zone } = message.vendor;
+        Host { tenant, source: name, zone_name: &zone.name, zone: &zone.zone, maps: &self.maps }
+    }
+
+    fn context<'a>(&self, message: &Message<'a>, host: &'a Host<'a>, record_time: &'a str) -> Ctx<'a> {
+        let mut ctx = Ctx::new(message.body, host);
+        for (slot, text) in [
+            (self.slots.source, host.source),
+            (self.slots.vendor, host.source),
+            (self.slots.zone, host.zone_name),
+            (self.slots.record_time, record_time),
+        ] {
+            ctx.set(slot, single(Item::string(text)));
+        }
+        ctx.set(self.slots.header, collect(message.headers));
+        ctx.set(self.slots.message, collect(message.body));
+        ctx
+    }
+}
+
+impl Plane {
+    fn of(output: &Output) -> Plane {
+        if &*output.topic == ALERTS { Plane::Alerts } else { Plane::Readings }
+    }
+}
+
+impl Assignment {
+    fn item(&self) -> Item<'_> {
+        let text = |text: &'_ str| Item::string(Cow::Owned(text.to_owned()));
+        let mut members = vec![
+            (Cow::Borrowed("patient"), text(&self.patient)),
+            (Cow::Borrowed("patient_reference"), Item::string(format!("Patient/{}", self.patient))),
+            (Cow::Borrowed("tenant"), text(&self.tenant)),
+        ];
+        if let Some(facility) = &self.facility {
+            members.push((Cow::Borrowed("facility"), text(facility)));
+        }
+        Item::object(members)
+    }
+}

@@ -1,0 +1,204 @@
+//! The FHIRPath functions of ours. Pure: the record's tenant, source and zone in, nothing else.
+//! Documented for authors in `docs/mapping.md`.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use fhirehose_fhirpath::{Collection, Decimal, Env, EvalError, Function, Functions, Item};
+use fhirehose_stream::Reason;
+use fhirehose_tape::Kind;
+use jiff::tz::TimeZone;
+use rust_decimal::RoundingStrategy;
+
+use crate::concept_map::ConceptMap;
+use crate::time::{self, BadTime};
+
+/// Concept maps by name: the file's name without `.csv`.
+pub(crate) type ConceptMaps = BTreeMap<String, ConceptMap>;
+
+/// What the functions need to know of a record.
+pub(crate) struct Host<'r> {
+    pub tenant: &'r str,
+    /// Configured source, or device vendor.
+    pub source: &'r str,
+    pub zone_name: &'r str,
+    pub zone: &'r TimeZone,
+    pub maps: &'r ConceptMaps,
+}
+
+/// An environment that knows the functions; arguments that name a map, a table or a zone are checked.
+pub(crate) fn env(maps: &ConceptMaps) -> Env {
+    let names: BTreeSet<String> = maps.keys().cloned().collect();
+    let table = |at: usize| {
+        move |args: &[Option<&str>]| match args.get(at).copied().flatten() {
+            Some(name) if name.split('.').count() == 2 && !name.contains(char::is_whitespace) => Ok(()),
+            _ => Err("the table is a literal 'db.table'".to_owned()),
+        }
+    };
+    Env::plain()
+        .function(Function::new("translate", 1..=1).checked(
+            move |args| match args.first().copied().flatten() {
+                Some(name) if names.contains(name) => Ok(()),
+                Some(name) => Err(format!("there is no concept map mappings/maps/{name}.csv")),
+                None => Err("the concept map is a literal".to_owned()),
+            },
+        ))
+        .function(Function::new("fhirId", 2..=6).checked(table(0)))
+        .function(Function::new("reference", 3..=7).checked(move |args| {
+            let of_type = args.first().copied().flatten().unwrap_or_default();
+            if !of_type.starts_with(|c: char| c.is_ascii_uppercase()) {
+                return Err("the resource type is a literal such as 'Patient'".to_owned());
+            }
+            table(1)(args)
+        }))
+        .function(Function::new("instant", 1..=1).checked(|args| zone_exists(args.first())))
+        .function(Function::new("localInstant", 2..=2).checked(|args| zone_exists(args.get(1))))
+        .function(Function::new("epochInstant", 0..=0))
+        .function(Function::new("epochMillis", 0..=0))
+        .function(Function::new("toMillis", 0..=0))
+        .function(Function::new("fixed", 1..=1))
+        .function(Function::new("quantity", 2..=2))
+}
+
+fn zone_exists(arg: Option<&Option<&str>>) -> Result<(), String> {
+    match arg.copied().flatten() {
+        Some(name) if TimeZone::get(name).is_err() => Err(format!("there is no time zone `{name}`")),
+        _ => Ok(()),
+    }
+}
+
+impl Functions for Host<'_> {
+    fn call<'a>(
+        &'a self,
+        name: &'static str,
+        input: Collection<'a>,
+        args: &[Collection<'a>],
+    ) -> Result<Collection<'a>, EvalError> {
+        match name {
+            "translate" => self.translate(&input, args),
+            "fhirId" => Ok(self.id(args).map(Item::string).into_iter().collect()),
+            "reference" => {
+                let of_type = text(args.first()).unwrap_or_default();
+                let id = self.id(args.get(1..).unwrap_or_default());
+                Ok(id.map(|id| Item::string(format!("{of_type}/{id}"))).into_iter().collect())
+            }
+            "instant" => one(&input, |item| self.instant(item, args.first())),
+            "localInstant" => one(&input, |item| self.local_instant(item, args)),
+            "epochInstant" => one(&input, |item| {
+                Ok(Item::string(refuse_time(time::epoch_millis(whole(item)?).and_then(time::utc))?))
+            }),
+            "epochMillis" => {
+                one(&input, |item| Ok(Item::Integer(refuse_time(time::epoch_millis(whole(item)?))?)))
+            }
+            "toMillis" => one(&input, |item| {
+                let text = item.text().unwrap_or_default();
+                Ok(Item::Integer(refuse_time(time::millis(&text))?))
+            }),
+            "fixed" => one(&input, |item| fixed(item, args.first())),
+            "quantity" => one(&input, |item| quantity(item, args)),
+            _ => Err(EvalError::new(format!("{name}() is not a function of mappings"))),
+        }
+    }
+}
+
+impl Host<'_> {
+    fn translate<'a>(
+        &'a self,
+        input: &Collection<'a>,
+        args: &[Collection<'a>],
+    ) -> Result<Collection<'a>, EvalError> {
+        let name = text(args.first()).unwrap_or_default();
+        let map = self.maps.get(&*name).ok_or(EvalError::new("translate(): no such concept map"))?;
+        let found = input.iter().map(|item| {
+            let object = item.text().and_then(|source| map.get(source.trim())).and_then(Item::of);
+            object
+                .ok_or_else(|| EvalError::refused(Reason::UnknownCode.label(), format!("not in map {name}")))
+        });
+        found.collect()
+    }
+
+    /// `args`: table, then the parts of the key. `None` where a part is empty.
+    fn id(&self, args: &[Collection<'_>]) -> Option<String> {
+        let table = text(args.first())?;
+        let parts: Vec<_> = args.get(1..)?.iter().map(|part| text(Some(part))).collect::<Option<_>>()?;
+        let parts: Vec<&str> = parts.iter().map(AsRef::as_ref).collect();
+        Some(fhirehose_fhir::id(self.tenant, self.source, &table, &parts, None).to_string())
+    }
+
+    fn zone(&self, arg: Option<&Collection<'_>>) -> Result<TimeZone, EvalError> {
+        let name = text(arg).unwrap_or_default();
+        if name == self.zone_name {
+            return Ok(self.zone.clone());
+        }
+        TimeZone::get(&name).map_err(|_| EvalError::new("no such time zone"))
+    }
+
+    fn instant<'a>(&self, item: &Item<'a>, zone: Option<&Collection<'a>>) -> Result<Item<'a>, EvalError> {
+        let text = item.text().unwrap_or_default();
+        Ok(Item::string(refuse_time(time::instant(&text, &self.zone(zone)?))?))
+    }
+
+    fn local_instant<'a>(&self, item: &Item<'a>, args: &[Collection<'a>]) -> Result<Item<'a>, EvalError> {
+        let (written, form) = (item.text().unwrap_or_default(), text(args.first()).unwrap_or_default());
+        Ok(Item::string(refuse_time(time::local_instant(&written, &form, &self.zone(args.get(1))?))?))
+    }
+}
+
+/// Applies a function of one item; empty stays empty.
+fn one<'a>(
+    input: &Collection<'a>,
+    function: impl FnOnce(&Item<'a>) -> Result<Item<'a>, EvalError>,
+) -> Result<Collection<'a>, EvalError> {
+    match input.as_slice() {
+        [] => Ok(Collection::new()),
+        [item] => function(item).map(|item| Collection::from_iter([item])),
+        _ => Err(EvalError::new("more than one item where one is needed")),
+    }
+}
+
+fn text<'a>(items: Option<&Collection<'a>>) -> Option<std::borrow::Cow<'a, str>> {
+    match items?.as_slice() {
+        [item] => item.text(),
+        _ => None,
+    }
+}
+
+/// A whole number, or its text.
+fn whole(item: &Item<'_>) -> Result<i64, EvalError> {
+    let number = item.as_i64().or_else(|| item.text()?.trim().parse().ok());
+    number.ok_or(EvalError::refused(Reason::WrongType.label(), "not a whole number"))
+}
+
+fn refuse_time<T>(result: Result<T, BadTime>) -> Result<T, EvalError> {
+    result.map_err(|BadTime| EvalError::refused(Reason::InvalidTime.label(), "not a time that can be"))
+}
+
+fn fixed<'a>(item: &Item<'a>, places: Option<&Collection<'a>>) -> Result<Item<'a>, EvalError> {
+    let places = places.and_then(|items| items.first()).and_then(Item::as_i64);
+    let places = places.and_then(|n| u32::try_from(n).ok()).filter(|n| *n <= 9);
+    let places = places.ok_or(EvalError::new("fixed() takes 0 to 9 decimal places"))?;
+    let mut number = decimal(item)?.round_dp_with_strategy(places, RoundingStrategy::MidpointNearestEven);
+    number.rescale(places);
+    Ok(Item::Decimal(number))
+}
+
+fn decimal(item: &Item<'_>) -> Result<Decimal, EvalError> {
+    item.as_decimal().ok_or(EvalError::refused(Reason::WrongType.label(), "not a number"))
+}
+
+/// A FHIR Quantity with a UCUM code; the number keeps its digits.
+fn quantity<'a>(item: &Item<'a>, args: &[Collection<'a>]) -> Result<Item<'a>, EvalError> {
+    let is_number = match item {
+        Item::Integer(_) | Item::Decimal(_) => true,
+        _ => item.value().is_some_and(|value| value.kind() == Kind::Number),
+    };
+    if !is_number {
+        return Err(EvalError::refused(Reason::WrongType.label(), "not a number"));
+    }
+    let (code, unit) = (text(args.first()).unwrap_or_default(), text(args.get(1)).unwrap_or_default());
+    Ok(Item::object([
+        ("value".into(), item.clone()),
+        ("unit".into(), Item::String(unit)),
+        ("system".into(), Item::string("http://unitsofmeasure.org")),
+        ("code".into(), Item::String(code)),
+    ]))
+}

@@ -1,0 +1,267 @@
+//! YAML as a tree that keeps every place, every number's digits and the order of keys.
+
+use std::collections::HashMap;
+
+use saphyr_parser::{Event, Marker, Parser, ScalarStyle};
+
+use crate::problem::Position;
+
+pub(crate) struct Node {
+    pub at: Position,
+    pub data: Data,
+}
+
+pub(crate) enum Data {
+    /// `plain`: neither quoted nor a block, so `null`, `true` and `36.5` mean what they look like.
+    Scalar {
+        text: String,
+        style: Style,
+    },
+    List(Vec<Node>),
+    Map(Vec<(Key, Node)>),
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Style {
+    Plain,
+    Quoted,
+    Block,
+}
+
+#[derive(Clone)]
+pub(crate) struct Key {
+    pub at: Position,
+    pub text: String,
+}
+
+/// What a plain scalar means, by the core schema of YAML 1.2.
+pub(crate) enum Scalar<'n> {
+    Null,
+    Bool(bool),
+    /// The text of a JSON number.
+    Number(&'n str),
+    Text(&'n str),
+}
+
+/// Reads a file of exactly one document.
+pub(crate) fn read(text: &str) -> Result<Node, (Position, String)> {
+    let mut builder = Builder::default();
+    for event in Parser::new_from_str(text) {
+        let (event, span) = event.map_err(|error| (position(error.marker()), error.info().to_owned()))?;
+        builder.event(event, position(&span.start))?;
+    }
+    builder.root.ok_or((Position::START, "the file is empty".to_owned()))
+}
+
+fn position(marker: &Marker) -> Position {
+    Position { line: marker.line().max(1), column: marker.col() + 1 }
+}
+
+#[derive(Default)]
+struct Builder {
+    /// Open lists and maps, with the id of their anchor and the key that awaits its value.
+    open: Vec<(Node, usize, Option<Key>)>,
+    anchors: HashMap<usize, Node>,
+    root: Option<Node>,
+}
+
+impl Builder {
+    fn event(&mut self, event: Event<'_>, at: Position) -> Result<(), (Position, String)> {
+        let tagged = || (at, "tags such as `!!str` are not used in mappings".to_owned());
+        match event {
+            Event::Scalar(_, _, _, Some(_))
+            | Event::SequenceStart(_, Some(_))
+            | Event::MappingStart(_, Some(_)) => {
+                return Err(tagged());
+            }
+            Event::Scalar(text, style, anchor, None) => {
+                let style = match style {
+                    ScalarStyle::Plain => Style::Plain,
+                    ScalarStyle::SingleQuoted | ScalarStyle::DoubleQuoted => Style::Quoted,
+                    ScalarStyle::Literal | ScalarStyle::Folded => Style::Block,
+                };
+                self.add(Node { at, data: Data::Scalar { text: text.into_owned(), style } }, anchor)?;
+            }
+            Event::SequenceStart(anchor, None) => {
+                self.open.push((Node { at, data: Data::List(Vec::new()) }, anchor, None));
+            }
+            Event::MappingStart(anchor, None) => {
+                self.open.push((Node { at, data: Data::Map(Vec::new()) }, anchor, None));
+            }
+            Event::SequenceEnd | Event::MappingEnd => {
+                if let Some((node, anchor, _)) = self.open.pop() {
+                    self.add(node, anchor)?;
+                }
+            }
+            Event::Alias(anchor) => match self.anchors.get(&anchor) {
+                Some(node) => {
+                    let node = node.copy();
+                    self.add(node, 0)?;
+                }
+                None => return Err((at, "an alias inside its own anchor".to_owned())),
+            },
+            Event::DocumentStart(_) if self.root.is_some() => {
+                return Err((at, "a second document: a file holds one".to_owned()));
+            }
+            Event::Nothing
+            | Event::StreamStart
+            | Event::StreamEnd
+            | Event::DocumentStart(_)
+            | Event::DocumentEnd => {}
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, node: Node, anchor: usize) -> Result<(), (Position, String)> {
+        if anchor > 0 {
+            self.anchors.insert(anchor, node.copy());
+        }
+        let Some((parent, _, awaits)) = self.open.last_mut() else {
+            self.root = Some(node);
+            return Ok(());
+        };
+        match &mut parent.data {
+            Data::List(list) => list.push(node),
+            Data::Map(entries) => match awaits.take() {
+                Some(key) => entries.push((key, node)),
+                None => {
+                    let Data::Scalar { text, .. } = node.data else {
+                        return Err((node.at, "a key is a text".to_owned()));
+                    };
+                    if entries.iter().any(|(key, _)| key.text == text) {
+                        return Err((node.at, format!("the key `{text}` stands here twice")));
+                    }
+                    *awaits = Some(Key { at: node.at, text });
+                }
+            },
+            Data::Scalar { .. } => {}
+        }
+        Ok(())
+    }
+}
+
+impl Node {
+    fn copy(&self) -> Node {
+        let data = match &self.data {
+            Data::Scalar { text, style } => Data::Scalar { text: text.clone(), style: *style },
+            Data::List(list) => Data::List(list.iter().map(Node::copy).collect()),
+            Data::Map(entries) => Data::Map(entries.iter().map(|(k, v)| (k.clone(), v.copy())).collect()),
+        };
+        Node { at: self.at, data }
+    }
+
+    pub fn scalar(&self) -> Option<Scalar<'_>> {
+        let Data::Scalar { text, style } = &self.data else { return None };
+        Some(match (text.as_str(), style) {
+            ("" | "~" | "null" | "Null" | "NULL", Style::Plain) => Scalar::Null,
+            ("true" | "True" | "TRUE", Style::Plain) => Scalar::Bool(true),
+            ("false" | "False" | "FALSE", Style::Plain) => Scalar::Bool(false),
+            (text, Style::Plain) if is_json_number(text) => Scalar::Number(text),
+            (text, _) => Scalar::Text(text),
+        })
+    }
+
+    /// Text of a scalar however it is written: `key: 12` is the text `12` where a text is wanted.
+    pub fn text(&self) -> Option<&str> {
+        match &self.data {
+            Data::Scalar { text, .. } => Some(text),
+            _ => None,
+        }
+    }
+
+    /// Place of a character of a scalar, counted in bytes of its text. Exact on a line of its own; in a text
+    /// of several lines the place where it starts.
+    pub fn inside(&self, offset: usize) -> Position {
+        match &self.data {
+            Data::Scalar { text, style: Style::Plain | Style::Quoted } if !text.contains('\n') => {
+                let quote = usize::from(!matches!(&self.data, Data::Scalar { style: Style::Plain, .. }));
+                let characters = text.get(..offset).map_or(0, |before| before.chars().count());
+                Position { line: self.at.line, column: self.at.column + quote + characters }
+            }
+            _ => self.at,
+        }
+    }
+
+    /// What it is, for messages.
+    pub fn kind(&self) -> &'static str {
+        match self.data {
+            Data::Scalar { .. } => "a scalar",
+            Data::List(_) => "a list",
+            Data::Map(_) => "a map",
+        }
+    }
+}
+
+pub(crate) fn is_json_number(text: &str) -> bool {
+    let unsigned = text.strip_prefix('-').unwrap_or(text);
+    let digits = |s: &str| !s.is_empty() && s.bytes().all(|b| b.is_ascii_digit());
+    let (mantissa, exponent) = match unsigned.split_once(['e', 'E']) {
+        Some((mantissa, exponent)) => (mantissa, Some(exponent.strip_prefix(['+', '-']).unwrap_or(exponent))),
+        None => (unsigned, None),
+    };
+    let (whole, fraction) = match mantissa.split_once('.') {
+        Some((whole, fraction)) => (whole, Some(fraction)),
+        None => (mantissa, None),
+    };
+    digits(whole)
+        && (whole == "0" || !whole.starts_with('0'))
+        && fraction.is_none_or(digits)
+        && exponent.is_none_or(digits)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry<'n>(node: &'n Node, key: &str) -> (&'n Key, &'n Node) {
+        let Data::Map(entries) = &node.data else { panic!("no map") };
+        entries.iter().find(|(k, _)| k.text == key).map(|(k, v)| (k, v)).unwrap()
+    }
+
+    #[test]
+    fn places_digits_and_order_are_kept() {
+        let node = read("a: 36.50\n\"b c\":\n  - 'x'\n  - ~\n").unwrap();
+        let (key, value) = entry(&node, "a");
+        assert_eq!((key.at, value.at), (Position { line: 1, column: 1 }, Position { line: 1, column: 4 }));
+        assert!(matches!(value.scalar(), Some(Scalar::Number("36.50"))));
+        let (_, list) = entry(&node, "b c");
+        let Data::List(list) = &list.data else { panic!("no list") };
+        assert_eq!(list[0].at, Position { line: 3, column: 5 });
+        assert_eq!(list[0].inside(0), Position { line: 3, column: 6 });
+        assert!(matches!(list[0].scalar(), Some(Scalar::Text("x"))));
+        assert!(matches!(list[1].scalar(), Some(Scalar::Null)));
+    }
+
+    #[test]
+    fn codes_are_text_and_quotes_matter() {
+        let node = read("a: 8867-4\nb: '12'\nc: 012\nd: 1e3\n").unwrap();
+        assert!(matches!(entry(&node, "a").1.scalar(), Some(Scalar::Text("8867-4"))));
+        assert!(matches!(entry(&node, "b").1.scalar(), Some(Scalar::Text("12"))));
+        assert!(matches!(entry(&node, "c").1.scalar(), Some(Scalar::Text("012"))));
+        assert!(matches!(entry(&node, "d").1.scalar(), Some(Scalar::Number("1e3"))));
+    }
+
+    #[test]
+    fn anchors_are_copied() {
+        let node = read("a: &x {k: v}\nb: *x\n").unwrap();
+        assert_eq!(entry(entry(&node, "b").1, "k").1.text(), Some("v"));
+    }
+
+    #[test]
+    fn what_is_refused_says_where() {
+        for (text, line, word) in [
+            ("a: 1\na: 2\n", 2, "twice"),
+            ("a: [1\n", 2, ""),
+            ("", 1, "empty"),
+            ("a: 1\n---\nb: 2\n", 2, "second"),
+            ("? [x]\n: 1\n", 1, "key"),
+            ("a: !!str 1\n", 1, "tags"),
+        ] {
+            let (at, message) = read(text).err().unwrap_or((Position::START, "accepted".into()));
+            assert!(
+                at.line == line && message.contains(word) && message != "accepted",
+                "{text}: {at:?} {message}"
+            );
+        }
+    }
+}
