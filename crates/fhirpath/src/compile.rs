@@ -126,6 +126,12 @@ impl Compiler<'_> {
                 _ => Plan::Match { input, pattern },
             });
         }
+        if let ("getReferenceKey", [arg]) = (name, args) {
+            // A type, not an expression.
+            let of = type_path(arg)?.pop().unwrap_or_default();
+            let args = [Plan::Literal(Item::String(Cow::Owned(of)))].into();
+            return Ok(Plan::Call { input, name: function.name, run: function.run, args });
+        }
         // In a lambda `$this` is each item, in other arguments what it is outside.
         let inner = root && !matches!(function.run, Run::Lambda(_));
         let args = args.iter().map(|arg| self.plan(arg, inner)).collect::<Result<_, _>>()?;

@@ -69,6 +69,12 @@ impl Env {
         self
     }
 
+    /// Takes back [`Env::columns`]: for expressions on something else than the root.
+    pub fn any_columns(mut self) -> Self {
+        self.columns = None;
+        self
+    }
+
     /// Declares the variable `%name`; one of the same name declared before is hidden. An environment that is
     /// cloned for an inner scope reuses slots from where it was cloned.
     pub fn declare(&mut self, name: &str) -> Slot {

@@ -1,0 +1,100 @@
+use std::borrow::Cow;
+
+use fhirehose_fhirpath::{Item, Temporal};
+
+/// What a column's cells are, from its FHIR type.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ColumnType {
+    /// No type is declared: a scalar is a cell of its own kind, an object is JSON.
+    Any,
+    Boolean,
+    Integer,
+    Decimal,
+    Text,
+    Date,
+    DateTime,
+    Time,
+    /// An object type.
+    Json,
+}
+
+/// One value of a row. Numbers and times are the text the resource has, digit for digit. It has no `Debug`:
+/// it holds personal data.
+#[derive(Clone, PartialEq)]
+pub enum Cell<'a> {
+    Null,
+    Bool(bool),
+    Integer(i64),
+    Decimal(Cow<'a, str>),
+    Text(Cow<'a, str>),
+    /// `YYYY`, `YYYY-MM` or `YYYY-MM-DD`.
+    Date(Cow<'a, str>),
+    /// A date, or a date and time with or without offset.
+    DateTime(Cow<'a, str>),
+    Time(Cow<'a, str>),
+    /// Compact JSON.
+    Json(Vec<u8>),
+}
+
+impl ColumnType {
+    /// Of a FHIR type's name (`null` in the name's place is `Any`); `None` where the name is none.
+    pub(crate) fn of(name: &str) -> Option<Self> {
+        let name = name.strip_prefix("http://hl7.org/fhirpath/System.").unwrap_or(name);
+        Some(match name {
+            "boolean" | "Boolean" => ColumnType::Boolean,
+            "integer" | "integer64" | "positiveInt" | "unsignedInt" | "Integer" => ColumnType::Integer,
+            "decimal" | "Decimal" => ColumnType::Decimal,
+            "date" | "Date" => ColumnType::Date,
+            "dateTime" | "instant" | "DateTime" => ColumnType::DateTime,
+            "time" | "Time" => ColumnType::Time,
+            "string" | "code" | "id" | "uri" | "url" | "canonical" | "oid" | "uuid" | "markdown"
+            | "xhtml" | "base64Binary" | "String" => ColumnType::Text,
+            _ if name.starts_with(|c: char| c.is_ascii_uppercase()) => ColumnType::Json,
+            _ => return None,
+        })
+    }
+
+    /// The item as a cell; `None` where it is of another type.
+    pub(crate) fn cell<'a>(self, item: &Item<'a>) -> Option<Cell<'a>> {
+        let text = item.text();
+        if let (None, Some(node)) = (&text, node(item))
+            && node.value().is_none()
+        {
+            // A primitive that has extensions only.
+            return Some(Cell::Null);
+        }
+        Some(match self {
+            ColumnType::Any => match item.atom() {
+                Item::Boolean(value) => Cell::Bool(value),
+                Item::Integer(value) => Cell::Integer(value),
+                Item::Decimal(_) => Cell::Decimal(text?),
+                Item::Date(_) => Cell::Date(text?),
+                Item::DateTime(_) => Cell::DateTime(text?),
+                Item::Time(_) => Cell::Time(text?),
+                Item::String(text) => Cell::Text(text),
+                Item::Node(_) | Item::Quantity(_) | Item::Object(_) => json(item),
+            },
+            ColumnType::Boolean => Cell::Bool(item.as_bool()?),
+            ColumnType::Integer => Cell::Integer(item.as_i64()?),
+            ColumnType::Decimal => item.as_decimal().and(text).map(Cell::Decimal)?,
+            ColumnType::Text => Cell::Text(text?),
+            ColumnType::Date => Cell::Date(text.filter(|text| Temporal::date(text).is_some())?),
+            ColumnType::DateTime => Cell::DateTime(text.filter(|text| Temporal::date_time(text).is_some())?),
+            ColumnType::Time => Cell::Time(text.filter(|text| Temporal::time(text).is_some())?),
+            ColumnType::Json => json(item),
+        })
+    }
+}
+
+fn node<'i, 'a>(item: &'i Item<'a>) -> Option<&'i fhirehose_fhirpath::Node<'a>> {
+    match item {
+        Item::Node(node) => Some(node),
+        _ => None,
+    }
+}
+
+fn json<'a>(item: &Item<'_>) -> Cell<'a> {
+    let mut out = Vec::new();
+    item.write_json(&mut out);
+    Cell::Json(out)
+}
