@@ -48,13 +48,14 @@ impl Connector {
         Ok(Connector { config, tls: ssl.connector()? })
     }
 
-    /// A new connection with our timeouts set.
+    /// A new connection with our timeouts set, and `public` as the only search path: a user named as one of our
+    /// schemas would otherwise make objects there.
     pub fn connect(&self) -> Result<Client, Fault> {
         let mut client =
             self.config.connect(self.tls.clone()).map_err(|error| fault(&error, "connecting to postgres"))?;
         let settings = format!(
             "SET statement_timeout = {}; SET lock_timeout = {}; SET idle_in_transaction_session_timeout = {}; \
-             SET timezone = 'UTC'; SET client_min_messages = warning",
+             SET timezone = 'UTC'; SET search_path = public; SET client_min_messages = warning",
             STATEMENT_TIMEOUT.as_millis(),
             LOCK_TIMEOUT.as_millis(),
             IDLE_IN_TRANSACTION_TIMEOUT.as_millis(),

@@ -9,25 +9,23 @@ const END: [u8; 2] = (-1i16).to_be_bytes();
 /// Bytes sent at a time: enough to keep the socket full, little enough to stay in cache.
 const PIECE: usize = 256 * 1024;
 
-/// Rows for one table in the format of binary COPY, in a buffer that is reused from batch to batch.
+/// Rows in the format of binary COPY, in a buffer that is reused from batch to batch.
 pub struct CopyRows {
-    statement: String,
+    columns: String,
     types: Vec<ColumnType>,
     bytes: Vec<u8>,
     rows: usize,
-    row_start: usize,
 }
 
 impl CopyRows {
-    /// Rows of these columns for that table; the names must be trusted SQL identifiers.
-    pub fn new(table: &str, columns: &[(String, ColumnType)]) -> CopyRows {
+    /// Rows of these columns; the names must be trusted SQL identifiers.
+    pub fn new(columns: &[(String, ColumnType)]) -> CopyRows {
         let names: Vec<&str> = columns.iter().map(|(name, _)| name.as_str()).collect();
         CopyRows {
-            statement: format!("COPY {table} ({}) FROM STDIN (FORMAT binary)", names.join(", ")),
+            columns: names.join(", "),
             types: columns.iter().map(|(_, kind)| *kind).collect(),
             bytes: Vec::new(),
             rows: 0,
-            row_start: 0,
         }
     }
 
@@ -37,18 +35,18 @@ impl CopyRows {
         if self.bytes.is_empty() {
             self.bytes.extend_from_slice(SIGNATURE);
         }
-        self.row_start = self.bytes.len();
+        let start = self.bytes.len();
         self.bytes.extend_from_slice(&(self.types.len() as i16).to_be_bytes());
         let mut count = 0;
         for (kind, value) in self.types.iter().zip(values) {
             if let Err(wrong) = kind.write(value, &mut self.bytes) {
-                self.bytes.truncate(self.row_start);
+                self.bytes.truncate(start);
                 return Err((count, wrong));
             }
             count += 1;
         }
         if count != self.types.len() {
-            self.bytes.truncate(self.row_start);
+            self.bytes.truncate(start);
             return Err((count, WrongType));
         }
         self.rows += 1;
@@ -68,22 +66,17 @@ impl CopyRows {
         self.rows = 0;
     }
 
-    /// Sends the rows, if there are any, and empties the buffer.
-    pub fn send(&mut self, client: &mut Client) -> Result<u64, StoreError> {
+    /// Copies the rows, if there are any, into that table. They stay in the buffer.
+    pub fn copy_into(&self, client: &mut Client, table: &str) -> Result<u64, StoreError> {
         if self.rows == 0 {
             return Ok(0);
         }
-        self.bytes.extend_from_slice(&END);
-        let sent = self.send_bytes(client);
-        self.clear();
-        sent
-    }
-
-    fn send_bytes(&self, client: &mut Client) -> Result<u64, StoreError> {
-        let mut writer = client.copy_in(&self.statement)?;
+        let statement = format!("COPY {table} ({}) FROM STDIN (FORMAT binary)", self.columns);
+        let mut writer = client.copy_in(&statement)?;
         for piece in self.bytes.chunks(PIECE) {
             writer.write_all(piece).map_err(lost)?;
         }
+        writer.write_all(&END).map_err(lost)?;
         Ok(writer.finish()?)
     }
 }

@@ -21,7 +21,7 @@ impl Ledger {
             ("off".to_owned(), ColumnType::Int8),
             ("value".to_owned(), ColumnType::Numeric),
         ];
-        Ledger { rows: CopyRows::new("ledger", &columns) }
+        Ledger { rows: CopyRows::new(&columns) }
     }
 }
 
@@ -38,7 +38,7 @@ impl Tables for Ledger {
                 [Datum::Int(record.partition().into()), Datum::Int(record.offset()), Datum::Text(value)];
             self.rows.push(row.into_iter()).unwrap();
         }
-        self.rows.send(client)?;
+        self.rows.copy_into(client, "ledger")?;
         Ok(vec![Verdict::Emit(1); batch.len()])
     }
 

@@ -25,11 +25,11 @@ fn decimals_arrive_digit_for_digit() {
             client.batch_execute("TRUNCATE n").unwrap();
             let columns =
                 [("written".to_owned(), ColumnType::Text), ("value".to_owned(), ColumnType::Numeric)];
-            let mut rows = CopyRows::new("n", &columns);
+            let mut rows = CopyRows::new(&columns);
             for number in &numbers {
                 rows.push([Datum::Text(number), Datum::Text(number)].into_iter()).unwrap();
             }
-            rows.send(&mut client).unwrap();
+            rows.copy_into(&mut client, "n").unwrap();
             let wrong = client
                 .query("SELECT written, value::text FROM n WHERE written::numeric::text <> value::text", &[])
                 .unwrap();
@@ -56,7 +56,7 @@ fn every_type_arrives() {
         .zip(kinds)
         .map(|(name, kind)| (name.to_string(), ColumnType::of(kind).expect("a known type")))
         .collect();
-    let mut rows = CopyRows::new("v", &columns);
+    let mut rows = CopyRows::new(&columns);
     let row = [
         Datum::Bool(true),
         Datum::Int(-2),
@@ -77,7 +77,7 @@ fn every_type_arrives() {
     second[8] = Datum::Int(-1);
     second[9] = Datum::Int(-1);
     rows.push(second.into_iter()).unwrap();
-    assert_eq!(rows.send(&mut client).unwrap(), 3);
+    assert_eq!(rows.copy_into(&mut client, "v").unwrap(), 3);
     let found = client.query("SELECT v::text FROM v", &[]).unwrap();
     let found: Vec<String> = found.iter().map(|row| row.get(0)).collect();
     let expected = [
@@ -109,7 +109,7 @@ fn a_value_of_another_type_is_refused_and_the_row_leaves_no_trace() {
     ] {
         let columns =
             [("a".to_owned(), ColumnType::Int4), ("b".to_owned(), ColumnType::of(kind).expect("known"))];
-        let mut rows = CopyRows::new("t", &columns);
+        let mut rows = CopyRows::new(&columns);
         assert_eq!(rows.push([Datum::Int(1), wrong].into_iter()).map_err(|(at, _)| at), Err(1), "{kind}");
         assert!(rows.is_empty());
     }

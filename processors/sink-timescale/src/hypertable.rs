@@ -1,0 +1,200 @@
+use std::collections::HashSet;
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use fhirehose_pgsink::{ColumnType, CopyRows, StoreError, TableShape};
+use fhirehose_stream::{Fault, Reason, Rejection};
+use fhirehose_tape::Value;
+use fhirehose_topics::Registry;
+use postgres::error::SqlState;
+use postgres::{Client, Statement};
+
+use crate::row::Row;
+
+/// After a row met one that is there already, batches are merged this many times before the straight way is
+/// tried again: replays and corrections come in runs.
+const MERGES: u32 = 64;
+
+/// One hypertable and the rows and deletes of the current batch.
+///
+/// Nearly every reading is new: rows go straight in by COPY. Where one is there already the batch is merged
+/// through a temporary table instead, newest version first.
+pub(crate) struct Hypertable {
+    pub(crate) topic: &'static str,
+    table: &'static str,
+    key: [&'static str; 3],
+    row: Row,
+    bound: Option<Bound>,
+    merges_left: u32,
+    keys: HashSet<u64>,
+    repeats: bool,
+    deletes: Deletes,
+}
+
+/// What depends on the table in the database.
+struct Bound {
+    rows: CopyRows,
+    merge: Statement,
+    delete: Statement,
+}
+
+/// Keys and versions of deleted rows, column by column.
+#[derive(Default)]
+struct Deletes {
+    first: Vec<String>,
+    second: Vec<String>,
+    at_ms: Vec<i64>,
+    version: Vec<i64>,
+}
+
+impl Hypertable {
+    pub(crate) fn new(
+        registry: &Registry,
+        topic: &'static str,
+        table: &'static str,
+        key: [&'static str; 3],
+    ) -> Result<Hypertable, Fault> {
+        let schema = registry
+            .schema(topic)
+            .ok_or_else(|| Fault::fatal(format!("topic {topic} is not declared with a schema")))?;
+        Ok(Hypertable {
+            topic,
+            table,
+            key,
+            row: Row::of(schema),
+            bound: None,
+            merges_left: 0,
+            keys: HashSet::new(),
+            repeats: false,
+            deletes: Deletes::default(),
+        })
+    }
+
+    /// Name of the temporary table.
+    pub(crate) fn stage(&self) -> String {
+        format!("stage_{}", self.table)
+    }
+
+    /// Checks the table and makes ready on a new connection.
+    pub(crate) fn connected(&mut self, client: &mut Client) -> Result<(), StoreError> {
+        let shape = TableShape::read(client, &format!("public.{}", self.table))?;
+        let columns = self.row.bind(&shape)?;
+        let (table, stage) = (self.table, self.stage());
+        client.batch_execute(&format!(
+            "CREATE TEMP TABLE {stage} ON COMMIT DELETE ROWS AS SELECT {} FROM public.{table} WITH NO DATA",
+            self.row.columns().join(", ")
+        ))?;
+        self.bound = Some(Bound {
+            rows: CopyRows::new(&columns),
+            merge: client.prepare(&self.merge_sql(&columns))?,
+            delete: client.prepare(&self.delete_sql())?,
+        });
+        Ok(())
+    }
+
+    fn merge_sql(&self, columns: &[(String, ColumnType)]) -> String {
+        let names: Vec<&str> = columns.iter().map(|(name, _)| name.as_str()).collect();
+        let (all, key) = (names.join(", "), self.key.join(", "));
+        let set: Vec<String> = names
+            .iter()
+            .filter(|name| !self.key.contains(name))
+            .map(|name| format!("{name} = excluded.{name}"))
+            .collect();
+        format!(
+            "INSERT INTO public.{table} AS t ({all}) SELECT DISTINCT ON ({key}) {all} FROM {stage} \
+             ORDER BY {key}, version DESC \
+             ON CONFLICT ({key}) DO UPDATE SET {set}, loaded_at = now() WHERE t.version < excluded.version",
+            table = self.table,
+            stage = self.stage(),
+            set = set.join(", "),
+        )
+    }
+
+    /// The bounds on the time let the planner skip chunks.
+    fn delete_sql(&self) -> String {
+        let [first, second, at] = self.key;
+        format!(
+            "DELETE FROM public.{} AS t USING unnest($1::text[], $2::text[], $3::int8[], $4::int8[]) AS d (first, second, ms, version) \
+             WHERE t.{first} = d.first AND t.{second} = d.second AND t.{at} = to_timestamp(d.ms / 1000.0) \
+             AND t.version < d.version AND t.{at} BETWEEN to_timestamp($5::int8 / 1000.0) AND to_timestamp($6::int8 / 1000.0)",
+            self.table
+        )
+    }
+
+    pub(crate) fn clear(&mut self) {
+        if let Some(bound) = &mut self.bound {
+            bound.rows.clear();
+        }
+        self.keys.clear();
+        self.repeats = false;
+        self.deletes = Deletes::default();
+    }
+
+    pub(crate) fn upsert(
+        &mut self,
+        key: Option<&[u8]>,
+        value: Value<'_>,
+        version: i64,
+        source_ts: i64,
+    ) -> Result<(), Rejection> {
+        let Some(bound) = &mut self.bound else { return Ok(()) };
+        self.row.push(value, version, source_ts, &mut bound.rows)?;
+        let mut hasher = DefaultHasher::new();
+        key.hash(&mut hasher);
+        // Equal hashes of different keys only cost the straight way.
+        self.repeats |= !self.keys.insert(hasher.finish());
+        Ok(())
+    }
+
+    /// A tombstone: its key names the row.
+    pub(crate) fn delete(&mut self, key: Option<&[u8]>, version: i64) -> Result<(), Rejection> {
+        let missing = || Rejection::new(Reason::MissingKey, "key");
+        let key = key.and_then(|key| std::str::from_utf8(key).ok()).ok_or_else(missing)?;
+        let (rest, at) = key.rsplit_once('/').ok_or_else(missing)?;
+        // Tenants and kinds hold no slash; a device id, second in one key and first in the other, may.
+        let split = if self.key[0] == "tenant_id" { rest.split_once('/') } else { rest.rsplit_once('/') };
+        let (first, second) = split.ok_or_else(missing)?;
+        let at_ms = at.parse::<i64>().map_err(|_| missing())?;
+        self.deletes.first.push(first.to_owned());
+        self.deletes.second.push(second.to_owned());
+        self.deletes.at_ms.push(at_ms);
+        self.deletes.version.push(version);
+        Ok(())
+    }
+
+    pub(crate) fn write(&mut self, client: &mut Client) -> Result<(), StoreError> {
+        let (table, stage) = (format!("public.{}", self.table), self.stage());
+        let Some(bound) = &self.bound else { return Ok(()) };
+        if !bound.rows.is_empty() {
+            let straight = !self.repeats && self.merges_left == 0;
+            self.merges_left = self.merges_left.saturating_sub(1);
+            if !straight || !copy_straight(client, &bound.rows, &table)? {
+                if straight {
+                    self.merges_left = MERGES;
+                }
+                bound.rows.copy_into(client, &stage)?;
+                client.execute(&bound.merge, &[])?;
+            }
+        }
+        let Deletes { first, second, at_ms, version } = &self.deletes;
+        if let (Some(from), Some(to)) = (at_ms.iter().min(), at_ms.iter().max()) {
+            client.execute(&bound.delete, &[first, second, at_ms, version, from, to])?;
+        }
+        Ok(())
+    }
+}
+
+/// Copies the rows into the table itself; `false`, and nothing written, where one is there already.
+fn copy_straight(client: &mut Client, rows: &CopyRows, table: &str) -> Result<bool, StoreError> {
+    client.batch_execute("SAVEPOINT straight")?;
+    match rows.copy_into(client, table) {
+        Ok(_) => {
+            client.batch_execute("RELEASE SAVEPOINT straight")?;
+            Ok(true)
+        }
+        Err(StoreError::Postgres(error)) if error.code() == Some(&SqlState::UNIQUE_VIOLATION) => {
+            client.batch_execute("ROLLBACK TO SAVEPOINT straight; RELEASE SAVEPOINT straight")?;
+            Ok(false)
+        }
+        Err(error) => Err(error),
+    }
+}
