@@ -1,5 +1,7 @@
 //! The processor over records as the runtime gives them, with the repository's own schemas.
 
+#![expect(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
