@@ -210,7 +210,7 @@ impl Processor for Enrich {
     }
 
     fn revoked(&mut self, partitions: &[TopicPartition]) {
-        partitions.iter().for_each(|at| drop(self.owned.remove(at)));
+        self.owned.retain(|at| !partitions.contains(at));
         self.room.retain(|at| self.owned.contains(at));
     }
 
