@@ -18,9 +18,17 @@ const DEBEZIUM: Artifact = Artifact::Archive {
 };
 /// Without the jars that the worker already has: two copies of them in one process do not get on.
 const AVRO_CONVERTER: Artifact = Artifact::Jars {
-    name: "apicurio-converter-2.6.13",
+    name: "apicurio-converter-2.6.13.Final",
     coordinates: &["io.apicurio:apicurio-registry-utils-converter:2.6.13.Final"],
-    without: &["connect-api", "kafka-clients", "slf4j-api", "lz4-java", "zstd-jni", "snappy-java"],
+    without: &[
+        "connect-api",
+        "connect-json",
+        "kafka-clients",
+        "slf4j-api",
+        "lz4-java",
+        "zstd-jni",
+        "snappy-java",
+    ],
 };
 
 pub fn url(stack: &Stack) -> Result<String> {
