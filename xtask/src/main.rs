@@ -2,6 +2,7 @@
 //! arguments, prints its own `--help` and returns an error that says what to do next.
 use anyhow::{Result, bail};
 
+mod demo;
 mod deny;
 mod shell;
 mod stack;
@@ -14,11 +15,13 @@ The project's own commands.
 Usage: cargo xtask <command> [arguments]
 
 Commands:
+  demo    two synthetic hospitals through the whole pipeline, every store checked
   stack   install, start, stop and inspect Kafka, the registry, Connect, the databases and the stores
   test    everything a change must pass: format, lints, rules, licences, all tests on a stack of their own
   tidy    the project's own rules alone
 
 Examples:
+  cargo xtask demo                        see it work
   cargo xtask stack up                    everything, from nothing
   cargo xtask test                        before a change is handed in
   cargo xtask test --only fmt,clippy,unit the quick part of it
@@ -35,6 +38,7 @@ fn main() {
 fn run(arguments: &[String]) -> Result<()> {
     let (command, rest) = arguments.split_first().map_or(("--help", arguments), |(c, r)| (c.as_str(), r));
     match command {
+        "demo" => demo::main(rest),
         "stack" => stack::main(rest),
         "test" => test::main(rest),
         "tidy" => tidy::main(rest),

@@ -100,6 +100,11 @@ pub fn up_all(stack: &mut Stack) -> Result<()> {
     up(stack, all())
 }
 
+/// Stops all of it; data stays.
+pub fn down_all() -> Result<()> {
+    down(all())
+}
+
 /// Stops all of it and removes its data.
 pub fn reset_all(stack: &Stack) -> Result<()> {
     reset(stack, all())

@@ -42,7 +42,7 @@ pub struct Reading {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Sent {
     Reading(Reading),
-    Heartbeat { device: String, at_ms: i64, battery: u32, assigned: bool },
+    Heartbeat { device: String, at_ms: i64, battery: u32, steps: u32, assigned: bool },
     Emergency { device: String, at_ms: i64, kind: &'static str },
 }
 
@@ -167,6 +167,12 @@ impl Fleet {
         }
     }
 
+    /// Whether someone wears the device and that has been announced.
+    pub fn is_known(&self, device: &str) -> bool {
+        let found = self.devices.iter().find(|known| known.id == device);
+        found.is_some_and(|device| !device.worn.is_empty() && (!device.late || self.late_announced))
+    }
+
     /// Announces what is still to be announced and waits until all is delivered.
     pub fn finish(&mut self) -> Result<(), Error> {
         if !self.late_announced {
@@ -260,11 +266,11 @@ impl Fleet {
             return Ok(vec![Sent::Emergency { device: imei, at_ms, kind }]);
         }
         if turn % 5 == 0 {
-            let battery = 100 - turn % 90;
-            let message = messages::kati_heartbeat(&imei, second_ms, battery, turn * 37, &self.zone);
+            let (battery, steps) = (100 - turn % 90, turn * 37);
+            let message = messages::kati_heartbeat(&imei, second_ms, battery, steps, &self.zone);
             self.publish("device.kati", "iMEDE_watch/hb", &imei, &message, at_ms)?;
             let assigned = self.devices[number].patient_at(second_ms).is_some();
-            return Ok(vec![Sent::Heartbeat { device: imei, at_ms: second_ms, battery, assigned }]);
+            return Ok(vec![Sent::Heartbeat { device: imei, at_ms: second_ms, battery, steps, assigned }]);
         }
         if turn % 10 == 9 {
             let missed_ms = self.started_ms - 7_200_000 - i64::from(turn) * 60_000;

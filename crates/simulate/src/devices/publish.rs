@@ -40,7 +40,8 @@ impl Publisher {
             .set("enable.idempotence", "true")
             .set("linger.ms", "2")
             .set("partitioner", "murmur2_random")
-            .set("message.timeout.ms", "20000")
+            // Longer than a broker's restart takes.
+            .set("message.timeout.ms", "120000")
             .create_with_context(deliveries.clone())?;
         Ok(Self { producer, deliveries })
     }
@@ -77,7 +78,7 @@ impl Publisher {
 
     /// Waits until everything is delivered.
     pub fn flush(&self) -> Result<(), Error> {
-        self.producer.flush(Duration::from_secs(20))?;
+        self.producer.flush(Duration::from_secs(120))?;
         self.check()
     }
 

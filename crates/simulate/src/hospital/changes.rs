@@ -1,7 +1,7 @@
 //! The stream of changes: what happens in a hospital, one transaction at a time.
 
 use std::collections::HashMap;
-use std::time::SystemTime;
+use std::time::Instant;
 
 use jiff::civil::{Date, DateTime};
 use mysql::prelude::Queryable;
@@ -38,7 +38,7 @@ pub struct Changes {
 pub struct Done {
     pub rows: u32,
     /// When the server had answered the commit.
-    pub committed: SystemTime,
+    pub committed: Instant,
     pub touched: Vec<Touched>,
 }
 
@@ -49,7 +49,8 @@ pub enum Touched {
     PatientMoved(String),
     EncounterStarted(String),
     DiagnosisMade(String),
-    VitalSignsTaken(String),
+    /// Typed by hand, not written by a monitor.
+    VitalSignsTyped(String),
 }
 
 /// A statement that changes exactly one row.
@@ -132,7 +133,7 @@ impl Changes {
             }
         }
         tx.commit().doing("committing")?;
-        Ok(Done { rows, committed: SystemTime::now(), touched: plan.touched })
+        Ok(Done { rows, committed: Instant::now(), touched: plan.touched })
     }
 
     /// Vital signs of a few patients who are in.
@@ -160,7 +161,9 @@ impl Changes {
             row[rows::HEART_RATE] = Value::from(self.rng.random_range(400..900));
         } else {
             self.roster.read_now(Reading { id: id.clone(), manual: monitor.is_none() });
-            plan.touched.push(Touched::VitalSignsTaken(id));
+            if monitor.is_none() {
+                plan.touched.push(Touched::VitalSignsTyped(id));
+            }
         }
         plan.insert(&rows::VITAL_SIGNS, row);
     }

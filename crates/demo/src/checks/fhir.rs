@@ -1,0 +1,279 @@
+//! FHIR topics: what every row and every reading becomes.
+
+use anyhow::Result;
+use fhirehose_simulate::devices::{Reading, Sent};
+use jiff::Timestamp;
+use serde_json::Value;
+
+use crate::compare::{Check, Rows, number};
+use crate::ids;
+use crate::topics::Topics;
+use crate::truth::{Hospital, SourceRow};
+
+/// Takes the compared values out of a resource.
+type Values = fn(&Value) -> Vec<String>;
+
+pub fn checks(topics: &mut Topics, hospitals: &[Hospital]) -> Result<Vec<Check>> {
+    let mut checks = Vec::new();
+    let resources: [(&str, &str, &'static [&'static str], Rows, Values); 6] = [
+        (
+            "patient",
+            "fhir.patient",
+            &["family", "birthDate", "gender", "city"],
+            patients(hospitals),
+            patient_values,
+        ),
+        (
+            "encounter",
+            "fhir.encounter",
+            &["status", "class", "start"],
+            encounters(hospitals),
+            encounter_values,
+        ),
+        ("condition", "fhir.condition", &["code", "clinicalStatus"], conditions(hospitals), condition_values),
+        ("organization", "fhir.organization", &["name"], organizations(hospitals), organization_values),
+        ("practitioner", "fhir.practitioner", &["family"], practitioners(hospitals), practitioner_values),
+        ("observation", "fhir.observation", &["code", "value"], observations(hospitals), observation_values),
+    ];
+    for (resource, what, columns, expected, values) in resources {
+        let content = topics.read(what)?;
+        let mut found = Rows::new();
+        for (key, bytes) in &content.live {
+            found.insert(key.clone(), values(&topics.resource(bytes)?));
+        }
+        // Enrichment: one live record for each resource, every reference to a known one resolved.
+        let enriched = topics.read(&format!("enriched.{resource}"))?;
+        let mut resolved = Rows::new();
+        for (key, bytes) in &enriched.live {
+            let record = topics.record(bytes)?;
+            let lost =
+                record.iter().filter(|(name, value)| name.ends_with("_resolved") && *value != "true").count();
+            resolved.insert(key.clone(), vec![lost.to_string()]);
+        }
+        let wanted = expected.keys().map(|key| (key.clone(), vec!["0".to_owned()])).collect();
+        checks.push(Check { store: "kafka fhir", what, columns, expected, found });
+        checks.push(Check {
+            store: "kafka enriched",
+            what: resource,
+            columns: &["unresolved"],
+            expected: wanted,
+            found: resolved,
+        });
+    }
+    checks.push(rejected(topics, hospitals)?);
+    Ok(checks)
+}
+
+/// Impossible rows end in the dead-letter topic of their table, and no others do.
+fn rejected(topics: &mut Topics, hospitals: &[Hospital]) -> Result<Check> {
+    let names = topics.names()?;
+    let (mut expected, mut found) = (Rows::new(), Rows::new());
+    for hospital in hospitals {
+        let topic = "cdc.clinical_data.vital_signs";
+        expected.entry(topic.into()).or_insert_with(|| vec!["0".into()]);
+        if let Some(count) = expected.get_mut(topic) {
+            let sum = count[0].parse::<usize>().unwrap_or(0) + hospital.impossible.len();
+            *count = vec![sum.to_string()];
+        }
+    }
+    for name in names.iter().filter(|name| name.ends_with(".dlq")) {
+        let records = topics.read(name)?.records;
+        // `cdc.clinical_data.vital_signs.normalize-cdc.dlq`
+        let topic = name.trim_end_matches(".dlq").rsplit_once('.').map_or(name.as_str(), |(topic, _)| topic);
+        if records > 0 || expected.contains_key(topic) && name.contains("normalize-cdc") {
+            found.insert(topic.to_owned(), vec![records.to_string()]);
+        }
+    }
+    Ok(Check { store: "kafka dead letters", what: "by topic", columns: &["records"], expected, found })
+}
+
+fn keyed<'a>(
+    hospitals: &'a [Hospital],
+    table: &'a str,
+    rows: impl Fn(&'a Hospital) -> &'a [SourceRow] + 'a,
+    values: impl Fn(&SourceRow) -> Vec<String> + 'a,
+) -> Rows {
+    let all = hospitals.iter().flat_map(|hospital| rows(hospital).iter().map(move |row| (hospital, row)));
+    all.map(|(hospital, row)| {
+        (format!("{}/{}", hospital.site.tenant, hospital.id(table, row.id())), values(row))
+    })
+    .collect()
+}
+
+fn patients(hospitals: &[Hospital]) -> Rows {
+    keyed(
+        hospitals,
+        "clinical_data.patients",
+        |h| &h.patients,
+        |row| {
+            ["last_name", "date_of_birth", "gender", "city"]
+                .map(|column| row.text(column).to_owned())
+                .to_vec()
+        },
+    )
+}
+
+fn patient_values(resource: &Value) -> Vec<String> {
+    ["/name/0/family", "/birthDate", "/gender", "/address/0/city"].map(|path| text(resource, path)).to_vec()
+}
+
+fn encounters(hospitals: &[Hospital]) -> Rows {
+    keyed(
+        hospitals,
+        "clinical_data.encounters",
+        |h| &h.encounters,
+        |row| {
+            let start = row.at_ms("admission_date").map(|ms| ms.to_string()).unwrap_or_default();
+            vec![row.text("status").replace('_', "-"), encounter_class(row).to_owned(), start]
+        },
+    )
+}
+
+/// Code of v3-ActCode.
+pub fn encounter_class(row: &SourceRow) -> &str {
+    match (row.text("encounter_type"), row.text("class")) {
+        ("home_health", _) => "HH",
+        (_, "ambulatory") => "AMB",
+        (_, "emergency") => "EMER",
+        (_, "inpatient") => "IMP",
+        (_, "observation") => "OBSENC",
+        (_, "virtual") => "VR",
+        (_, other) => other,
+    }
+}
+
+fn encounter_values(resource: &Value) -> Vec<String> {
+    let start = text(resource, "/period/start").parse::<Timestamp>();
+    let start = start.map(|at| at.as_millisecond().to_string()).unwrap_or_default();
+    vec![text(resource, "/status"), text(resource, "/class/code"), start]
+}
+
+fn conditions(hospitals: &[Hospital]) -> Rows {
+    keyed(
+        hospitals,
+        "clinical_data.diagnoses",
+        |h| &h.diagnoses,
+        |row| {
+            let in_error = row.text("verification_status") == "entered_in_error";
+            let status = if in_error { "" } else { row.text("clinical_status") };
+            vec![row.text("diagnosis_code").to_owned(), status.to_owned()]
+        },
+    )
+}
+
+fn condition_values(resource: &Value) -> Vec<String> {
+    vec![text(resource, "/code/coding/0/code"), text(resource, "/clinicalStatus/coding/0/code")]
+}
+
+fn organizations(hospitals: &[Hospital]) -> Rows {
+    keyed(
+        hospitals,
+        "business_operations.facilities",
+        |h| &h.facilities,
+        |row| vec![row.text("facility_name").to_owned()],
+    )
+}
+
+fn organization_values(resource: &Value) -> Vec<String> {
+    vec![text(resource, "/name")]
+}
+
+fn practitioners(hospitals: &[Hospital]) -> Rows {
+    keyed(hospitals, "identity_management.users", |h| &h.users, |row| vec![row.text("last_name").to_owned()])
+}
+
+fn practitioner_values(resource: &Value) -> Vec<String> {
+    vec![text(resource, "/name/0/family")]
+}
+
+/// LOINC code and source column of the plain measurements of a row.
+const MEASUREMENTS: &[(&str, &str)] = &[
+    ("8867-4", "heart_rate"),
+    ("9279-1", "respiratory_rate"),
+    ("2708-6", "oxygen_saturation"),
+    ("8310-5", "temperature"),
+    ("8302-2", "height"),
+    ("29463-7", "weight"),
+    ("39156-5", "bmi"),
+    ("72514-3", "pain_score"),
+    ("9269-2", "glasgow_coma_scale"),
+];
+const PANEL: &str = "85354-9";
+
+fn observations(hospitals: &[Hospital]) -> Rows {
+    let mut rows = Rows::new();
+    for hospital in hospitals {
+        let (tenant, source) = (hospital.site.tenant, hospital.site.source);
+        for row in &hospital.vital_signs {
+            let mut put = |loinc: &str, value: String| {
+                let id = ids::row(tenant, source, "clinical_data.vital_signs", row.id(), Some(loinc));
+                rows.insert(format!("{tenant}/{id}"), vec![loinc.to_owned(), value]);
+            };
+            for (loinc, column) in MEASUREMENTS {
+                if let Some(value) = row.get(column) {
+                    put(loinc, number(value));
+                }
+            }
+            let pressure = (row.get("blood_pressure_systolic"), row.get("blood_pressure_diastolic"));
+            if pressure != (None, None) {
+                put(PANEL, format!("{}/{}", pressure.0.unwrap_or_default(), pressure.1.unwrap_or_default()));
+            }
+        }
+        for reading in hospital.readings().values() {
+            for (loinc, value) in measured(reading) {
+                let id = ids::reading(tenant, vendor(&reading.device), &reading.device, loinc, reading.at_ms);
+                rows.insert(format!("{tenant}/{id}"), vec![loinc.to_owned(), value]);
+            }
+        }
+        for sent in &hospital.sent {
+            if let Sent::Heartbeat { device, at_ms, steps, assigned: true, .. } = sent {
+                let id = ids::reading(tenant, vendor(device), device, "55423-8", *at_ms);
+                rows.insert(format!("{tenant}/{id}"), vec!["55423-8".into(), steps.to_string()]);
+            }
+        }
+    }
+    rows
+}
+
+/// A watch is known by its IMEI, fifteen digits; a sensor by its hardware address, twelve.
+fn vendor(device: &str) -> &'static str {
+    if device.len() == 15 { "kati" } else { "ava4" }
+}
+
+fn measured(reading: &Reading) -> Vec<(&'static str, String)> {
+    let mut all = Vec::new();
+    let whole =
+        [("8867-4", reading.heart_rate), ("2708-6", reading.saturation), ("41653-7", reading.glucose)];
+    all.extend(whole.into_iter().filter_map(|(loinc, value)| Some((loinc, value?.to_string()))));
+    let decimal = [("8310-5", &reading.temperature), ("29463-7", &reading.weight)];
+    all.extend(decimal.into_iter().filter_map(|(loinc, value)| Some((loinc, number(value.as_deref()?)))));
+    if let (Some(systolic), Some(diastolic)) = (reading.systolic, reading.diastolic) {
+        all.push((PANEL, format!("{systolic}/{diastolic}")));
+    }
+    all
+}
+
+fn observation_values(resource: &Value) -> Vec<String> {
+    let code = text(resource, "/code/coding/0/code");
+    let value = if code == PANEL {
+        let component = |loinc: &str| {
+            let parts = resource["component"].as_array();
+            let part = parts.into_iter().flatten().find(|part| text(part, "/code/coding/0/code") == loinc);
+            part.map(|part| number(&text(part, "/valueQuantity/value"))).unwrap_or_default()
+        };
+        format!("{}/{}", component("8480-6"), component("8462-4"))
+    } else {
+        let plain = ["/valueQuantity/value", "/valueInteger"].map(|path| text(resource, path));
+        number(plain.iter().find(|text| !text.is_empty()).map_or("", String::as_str))
+    };
+    vec![code, value]
+}
+
+/// Text or number at a JSON pointer; empty where there is none.
+fn text(value: &Value, pointer: &str) -> String {
+    match value.pointer(pointer) {
+        Some(Value::String(text)) => text.clone(),
+        Some(Value::Number(number)) => number.to_string(),
+        _ => String::new(),
+    }
+}

@@ -1,0 +1,235 @@
+//! The demo from top to bottom.
+
+use std::process::Command;
+use std::thread::{self, sleep};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use fhirehose_simulate::DevicesArgs;
+use fhirehose_simulate::hospital::Hospital as Simulated;
+
+use crate::Args;
+use crate::checks::{self, Cache};
+use crate::live::{Progress, Screen};
+use crate::probe::Probe;
+use crate::product::{Product, Running};
+use crate::report::Report;
+use crate::samples;
+use crate::stack::{Site, Stack, ZONE};
+use crate::topics::Topics;
+use crate::truth::Hospital;
+use crate::workload::{Counters, Load, Slots, change_rows, join, send_readings};
+
+/// Returns the number of differences found.
+pub fn run(args: &Args, screen: &mut Screen) -> Result<usize> {
+    let stack = Stack::from_env()?;
+    let product = Product::new(binary(args)?, args.shapes.clone(), args.logs.clone())?;
+    let topics = Topics::connect(&stack.brokers, &stack.registry)?;
+    if topics.names()?.iter().any(|name| name.starts_with("fhir.")) {
+        bail!(
+            "this stack holds data already; the demo needs an empty one: `cargo xtask demo` resets it first"
+        );
+    }
+
+    step(screen, "topics, schemas, tables and indices", || {
+        product.run(&["topics", "apply"])?;
+        product.run(&["migrate", "apply"])
+    })?;
+    let rows = step(screen, "two hospitals", || load(args, &stack.sites))?;
+    screen.say(&format!("    {} patients and {rows} rows in all, two tenants", 2 * args.patients))?;
+    step(screen, "Debezium connectors", || register_connectors(&stack.sites))?;
+    let mut running = step(screen, "fhirehose run all", || product.start())?;
+    screen.say(&format!(
+        "    status page {}/   log {}",
+        running.admin,
+        args.logs.join("fhirehose.log").display()
+    ))?;
+    let loaded = Instant::now();
+    step(screen, "the initial load through the pipeline", || quiet(&topics, &product, &mut running, 300))?;
+    screen.say(&format!(
+        "    {rows} rows in {:.1} s, snapshot by Debezium included",
+        loaded.elapsed().as_secs_f64()
+    ))?;
+
+    let cache = step(screen, "filling the cache", || {
+        let before =
+            stack.sites.iter().map(|site| Hospital::read(site, Vec::new())).collect::<Result<_>>()?;
+        Cache::fill(&stack, &args.shapes, before)
+    })?;
+    screen.say(&format!("\n{} seconds of changes and readings", args.seconds))?;
+    let work = minute(args, &stack, &product, &mut running, screen)?;
+    step(screen, "waiting until nothing flows any more", || quiet(&topics, &product, &mut running, 180))?;
+
+    let hospitals = (stack.sites.iter().zip(work.sent))
+        .map(|(site, sent)| Hospital::read(site, sent))
+        .collect::<Result<Vec<_>>>()?;
+    let checks =
+        step(screen, "comparing every store with the sources", || checks::all(&stack, &hospitals, &cache))?;
+    let status = running.status().unwrap_or_default();
+    let samples = samples::take(&stack);
+    let report = Report {
+        args,
+        stack: &stack,
+        checks: &checks,
+        latencies: &work.latencies,
+        counters: &work.counters,
+        samples: &samples,
+        status: &status,
+        restarts: work.restarts,
+        admin: &running.admin,
+    };
+    screen.say(&report.text())?;
+    if let Some(file) = &args.json {
+        std::fs::write(file, report.json().to_string())
+            .with_context(|| format!("writing {}", file.display()))?;
+    }
+    let differences = report.differences();
+    if args.keep {
+        screen.say(&format!("fhirehose goes on running as process {}", running.pid()))?;
+        running.leave();
+    }
+    Ok(differences)
+}
+
+fn binary(args: &Args) -> Result<std::path::PathBuf> {
+    match &args.binary {
+        Some(binary) => Ok(binary.clone()),
+        None => Ok(std::env::current_exe()?.with_file_name("fhirehose")),
+    }
+}
+
+fn step<T>(screen: &mut Screen, what: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    let begun = Instant::now();
+    let done = work().with_context(|| what.to_owned())?;
+    screen.say(&format!("  {what} … {:.1} s", begun.elapsed().as_secs_f64()))?;
+    Ok(done)
+}
+
+/// Both hospitals at once. They share their row ids and nothing else: whoever mixed up tenants would show.
+fn load(args: &Args, sites: &[Site]) -> Result<u64> {
+    let loads: Vec<_> = (0_u64..)
+        .zip(sites.iter().cloned())
+        .map(|(number, site)| {
+            let (patients, seed) = (args.patients, args.seed);
+            thread::spawn(move || -> Result<u64> {
+                let mut hospital = Simulated::open(&site.url, ZONE)?;
+                hospital.drop()?;
+                hospital.create()?;
+                Ok(hospital.load(patients, seed + number, seed)?)
+            })
+        })
+        .collect();
+    loads.into_iter().map(join).sum()
+}
+
+/// As a user would by hand; the stack knows its connectors' templates.
+fn register_connectors(sites: &[Site]) -> Result<()> {
+    let mut command = match std::env::var_os("FHIREHOSE_XTASK") {
+        Some(xtask) => Command::new(xtask),
+        None => {
+            let mut cargo = Command::new("cargo");
+            cargo.arg("xtask");
+            cargo
+        }
+    };
+    let output = command
+        .args(["stack", "connector"])
+        .args(sites.iter().map(|site| site.service))
+        .output()
+        .context("running `cargo xtask stack connector`")?;
+    if !output.status.success() {
+        bail!("`cargo xtask stack connector` failed: {}", String::from_utf8_lossy(&output.stderr));
+    }
+    Ok(())
+}
+
+/// Waits until no topic has grown for three seconds and no group has anything left to read.
+fn quiet(topics: &Topics, product: &Product, running: &mut Running, seconds: u64) -> Result<()> {
+    const STILL: Duration = Duration::from_secs(3);
+    let begun = Instant::now();
+    let (mut end, mut since) = (-1, Instant::now());
+    loop {
+        running.keep_up(product)?;
+        let now = topics.end(is_of_the_flow).unwrap_or(-1);
+        let lag: i64 = running.status().map_or(i64::MAX, |status| {
+            let processors = status["processors"].as_array().cloned().unwrap_or_default();
+            processors.iter().map(|processor| processor["lag_records"].as_i64().unwrap_or(1)).sum()
+        });
+        if now != end || lag > 0 || now <= 0 {
+            (end, since) = (now, Instant::now());
+        }
+        if since.elapsed() > STILL {
+            return Ok(());
+        }
+        if begun.elapsed() > Duration::from_secs(seconds) {
+            bail!("still {lag} records behind after {seconds} s; see the log and {}/", running.admin);
+        }
+        sleep(Duration::from_millis(300));
+    }
+}
+
+/// Not Kafka's and Connect's own topics: those never rest.
+fn is_of_the_flow(topic: &str) -> bool {
+    const FIRST: &[&str] = &["cdc.", "device.", "fhir.", "enriched.", "vitals.", "alert.", "cache."];
+    FIRST.iter().any(|first| topic.starts_with(first)) || topic.ends_with(".dlq")
+}
+
+struct Work {
+    /// By hospital.
+    sent: Vec<Vec<fhirehose_simulate::devices::Sent>>,
+    latencies: Vec<crate::probe::Latency>,
+    counters: Counters,
+    restarts: u32,
+}
+
+fn minute(
+    args: &Args,
+    stack: &Stack,
+    product: &Product,
+    running: &mut Running,
+    screen: &mut Screen,
+) -> Result<Work> {
+    let (slots, counters) = (Slots::default(), Counters::default());
+    let probes: Vec<Probe> = checks::probes(stack, &slots);
+    let (mut rows, mut readings) = (Vec::new(), Vec::new());
+    for (number, site) in (0_u64..).zip(&stack.sites) {
+        let seed = args.seed + number;
+        let load = Load { seed, rate: args.rate / 2.0, seconds: args.seconds, bad_share: args.bad_share };
+        rows.push(change_rows(site.clone(), load, slots.clone(), counters.clone()));
+        let devices = DevicesArgs {
+            brokers: stack.brokers.clone(),
+            registry: stack.registry.clone(),
+            shapes: args.shapes.clone(),
+            url: site.url.clone(),
+            source: site.source.into(),
+            tenant: site.tenant.into(),
+            devices: 60.max(args.messages.ceil() as u32 * 2),
+            seed,
+            rate: args.messages / 2.0,
+            seconds: args.seconds,
+            zone: ZONE.into(),
+        };
+        readings.push(send_readings(site.clone(), devices, slots.clone(), counters.clone()));
+    }
+    let begun = Instant::now();
+    let mut restarts = 0;
+    while rows.iter().any(|thread| !thread.is_finished())
+        || readings.iter().any(|thread| !thread.is_finished())
+    {
+        restarts += u32::from(running.keep_up(product)?);
+        let progress = Progress {
+            seconds: begun.elapsed().as_secs().min(args.seconds),
+            of: args.seconds,
+            rows: counters.rows(),
+            messages: counters.messages(),
+        };
+        screen.show(running.status().ok().as_ref(), &progress)?;
+        sleep(Duration::from_secs(1));
+    }
+    rows.into_iter().try_for_each(join).context("changing rows")?;
+    let sent = readings.into_iter().map(join).collect::<Result<_>>().context("sending readings")?;
+    // The last marks may still be on their way.
+    sleep(Duration::from_secs(2));
+    let latencies = probes.into_iter().filter_map(Probe::finish).collect();
+    Ok(Work { sent, latencies, counters, restarts })
+}
