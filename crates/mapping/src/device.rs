@@ -31,9 +31,11 @@ pub struct DeviceMapping {
     /// `device.<vendor>`.
     pub topic: Arc<str>,
     matches: Hole,
-    items: Hole,
+    /// The message itself is the one reading where there is none.
+    items: Option<Hole>,
     device: Hole,
-    time: Hole,
+    /// The record's time is taken where there is none.
+    time: Option<Hole>,
     rules: Vec<Rule>,
     outputs: Vec<Output>,
     slots: Slots,
@@ -126,12 +128,11 @@ impl DeviceMapping {
         let mut scope = Scope::new(functions::env(maps), None::<[&str; 0]>);
         let [source, vendor, zone, record_time, header, message] =
             ["source", "vendor", "zone", "recordTime", "header", "message"].map(|name| scope.declare(name));
-        let mut hole = |name: &str, scope: &Scope, compiler: &mut Compiler<'_, '_>| {
-            fields.need(name, compiler).and_then(|node| compiler.hole(node, scope, name))
-        };
-        let (matches, items) = (hole("match", &scope, compiler), hole("items", &scope, compiler));
+        let matches = fields.need("match", compiler).and_then(|node| compiler.hole(node, &scope, "match"));
+        let items = fields.take("items").map(|node| compiler.hole(node, &scope, "items"));
         let item = scope.declare("item");
-        let (device, reading_time) = (hole("device", &scope, compiler), hole("time", &scope, compiler));
+        let device = fields.need("device", compiler).and_then(|node| compiler.hole(node, &scope, "device"));
+        let reading_time = fields.take("time").map(|node| compiler.hole(node, &scope, "time"));
         let [device_slot, time, tenant, assignment] =
             ["device", "time", "tenant", "assignment"].map(|name| scope.declare(name));
         let rules = compiler.rules(fields.take("rules"), &scope);
@@ -150,9 +151,9 @@ impl DeviceMapping {
             version,
             topic: topic.into(),
             matches: matches?,
-            items: items?,
+            items: sound(items)?,
             device: device?,
-            time: reading_time?,
+            time: sound(reading_time)?,
             rules,
             outputs,
             slots: Slots {
@@ -199,7 +200,10 @@ impl DeviceMapping {
         let renderer = Renderer { arena: &arena, trace: None };
         let record_time = self.record_time(message)?;
         let mut ctx = self.context(message, &host, &record_time);
-        let items = renderer.eval(&self.items, &ctx)?;
+        let items = match &self.items {
+            Some(items) => renderer.eval(items, &ctx)?,
+            None => collect(message.body),
+        };
         let mut readings = Vec::with_capacity(items.len());
         for (number, item) in items.into_iter().enumerate() {
             let value = item.value().filter(|value| value.kind() == Kind::Object);
@@ -232,8 +236,10 @@ impl DeviceMapping {
         renderer: &Renderer<'a>,
         ctx: &Ctx<'a>,
     ) -> Result<(i64, bool), Rejection> {
-        let items = renderer.eval(&self.time, ctx)?;
-        let Some(item) = items.first() else { return Ok((message.record_time, false)) };
+        let items = self.time.as_ref().map(|hole| renderer.eval(hole, ctx)).transpose()?;
+        let Some(item) = items.as_ref().and_then(|items| items.first()) else {
+            return Ok((message.record_time, false));
+        };
         let millis = item.text().and_then(|text| time::millis(&text).ok());
         let millis = millis.ok_or_else(|| Rejection::new(Reason::InvalidTime, "time"))?;
         let skewed = millis > message.record_time.saturating_add(CLOCK_SKEW);
@@ -338,6 +344,15 @@ impl DeviceMapping {
         ctx.set(self.slots.header, collect(message.headers));
         ctx.set(self.slots.message, collect(message.body));
         ctx
+    }
+}
+
+/// What is absent stays so; what did not compile makes the whole fail.
+fn sound(hole: Option<Option<Hole>>) -> Option<Option<Hole>> {
+    match hole {
+        Some(None) => None,
+        Some(compiled) => Some(compiled),
+        None => Some(None),
     }
 }
 

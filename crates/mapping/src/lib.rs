@@ -20,6 +20,9 @@ mod template;
 mod time;
 mod yaml;
 
+#[cfg(test)]
+mod fpml_tests;
+
 pub use cdc::{CdcMapping, RowChange, RowOp, Scratch};
 pub use columns::{Column, ColumnType, ColumnUse, PersonalData};
 pub use device::{Assignment, DeviceMapping, Message, Plane, Reading, device_id};
