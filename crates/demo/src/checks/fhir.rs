@@ -226,9 +226,10 @@ fn observations(hospitals: &[Hospital]) -> Rows {
             }
         }
         for sent in &hospital.sent {
-            if let Sent::Heartbeat { device, at_ms, steps, assigned: true, .. } = sent {
-                let id = ids::reading(tenant, vendor(device), device, "55423-8", *at_ms);
-                rows.insert(format!("{tenant}/{id}"), vec!["55423-8".into(), steps.to_string()]);
+            if let Sent::Emergency { device, at_ms, kind, assigned: true } = sent {
+                let id =
+                    ids::reading(tenant, vendor(device), device, &format!("device-event-{kind}"), *at_ms);
+                rows.insert(format!("{tenant}/{id}"), vec![(*kind).to_owned(), String::new()]);
             }
         }
     }

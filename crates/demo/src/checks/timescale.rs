@@ -112,7 +112,7 @@ fn heartbeats(hospitals: &[Hospital]) -> Rows {
 fn emergencies(hospitals: &[Hospital]) -> Rows {
     let sent = hospitals.iter().flat_map(|hospital| &hospital.sent);
     sent.filter_map(|sent| match sent {
-        Sent::Emergency { device, at_ms, kind } => Some((format!("{device}/{kind}/{at_ms}"), Vec::new())),
+        Sent::Emergency { device, at_ms, kind, .. } => Some((format!("{device}/{kind}/{at_ms}"), Vec::new())),
         _ => None,
     })
     .collect()

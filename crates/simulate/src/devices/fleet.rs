@@ -38,12 +38,12 @@ pub struct Reading {
     pub glucose: Option<i32>,
 }
 
-/// What a message said.
+/// What a message said. `assigned`: whether someone wore the device, announced or not.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Sent {
     Reading(Reading),
     Heartbeat { device: String, at_ms: i64, battery: u32, steps: u32, assigned: bool },
-    Emergency { device: String, at_ms: i64, kind: &'static str },
+    Emergency { device: String, at_ms: i64, kind: &'static str, assigned: bool },
 }
 
 enum Kind {
@@ -263,7 +263,8 @@ impl Fleet {
                 ("iMEDE_watch/fallDown", "FALL DOWN", "fall")
             };
             self.publish("device.kati", name, &imei, &messages::kati_emergency(&imei, status), at_ms)?;
-            return Ok(vec![Sent::Emergency { device: imei, at_ms, kind }]);
+            let assigned = self.devices[number].patient_at(at_ms).is_some();
+            return Ok(vec![Sent::Emergency { device: imei, at_ms, kind, assigned }]);
         }
         if turn % 5 == 0 {
             let (battery, steps) = (100 - turn % 90, turn * 37);
