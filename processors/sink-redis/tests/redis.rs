@@ -1,6 +1,6 @@
 //! Against a real Redis: who wins when fills and evictions meet in any order.
 
-#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::expect_used, clippy::panic, clippy::print_stderr, clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::io;
 use std::net::{Shutdown, TcpListener, TcpStream};
