@@ -1,0 +1,141 @@
+use std::collections::BTreeMap;
+
+use fhirehose_stream::{Reason, Verdict};
+
+use crate::config::Breaker as Limits;
+
+/// Stops a worker that rejects too much: a bad deploy must not drain a topic into its dead-letter topic.
+pub(crate) struct Breaker {
+    limits: Limits,
+    seen: Seen,
+    /// The next batch passes whatever it holds: an operator has looked at it.
+    waved_through: bool,
+}
+
+#[derive(Clone, Default)]
+struct Seen {
+    consecutive: u32,
+    /// Whether each of the last `window` records was rejected, as a ring.
+    ring: Vec<bool>,
+    next: usize,
+    rejected: u32,
+}
+
+impl Breaker {
+    pub(crate) fn new(limits: Limits) -> Self {
+        Breaker { limits, seen: Seen::default(), waved_through: false }
+    }
+
+    /// Whether a batch may be committed. `Err` tells why not, in words; nothing is counted then.
+    pub(crate) fn check(&mut self, verdicts: &[Verdict]) -> Result<(), String> {
+        let mut seen = self.seen.clone();
+        let mut tripped = None;
+        for verdict in verdicts {
+            seen.add(matches!(verdict, Verdict::Reject(_)), self.limits.window as usize);
+            tripped = tripped.or_else(|| seen.over(&self.limits));
+        }
+        match tripped {
+            Some(why) if !self.waved_through => Err(format!("{why}: {}", reasons(verdicts))),
+            _ => {
+                if std::mem::take(&mut self.waved_through) {
+                    seen = Seen::default();
+                }
+                self.seen = seen;
+                Ok(())
+            }
+        }
+    }
+
+    /// Starts counting anew, and lets the batch that tripped it pass.
+    pub(crate) fn resume(&mut self) {
+        self.seen = Seen::default();
+        self.waved_through = true;
+    }
+}
+
+impl Seen {
+    fn add(&mut self, rejected: bool, window: usize) {
+        self.consecutive = if rejected { self.consecutive + 1 } else { 0 };
+        if window == 0 {
+            return;
+        }
+        if self.ring.len() < window {
+            self.ring.push(rejected);
+        } else {
+            self.rejected -= u32::from(self.ring[self.next]);
+            self.ring[self.next] = rejected;
+            self.next = (self.next + 1) % window;
+        }
+        self.rejected += u32::from(rejected);
+    }
+
+    fn over(&self, limits: &Limits) -> Option<String> {
+        if limits.consecutive > 0 && self.consecutive >= limits.consecutive {
+            return Some(format!("{} records in a row were rejected", self.consecutive));
+        }
+        let full = self.ring.len() == limits.window as usize && limits.window > 0;
+        let most = limits.share * f64::from(limits.window);
+        (full && limits.share > 0.0 && f64::from(self.rejected) > most)
+            .then(|| format!("{} of the last {} records were rejected", self.rejected, limits.window))
+    }
+}
+
+/// `unknown_code 12, wrong_type 3`.
+fn reasons(verdicts: &[Verdict]) -> String {
+    let mut counts: BTreeMap<Reason, u32> = BTreeMap::new();
+    for verdict in verdicts {
+        if let Verdict::Reject(rejection) = verdict {
+            *counts.entry(rejection.reason).or_default() += 1;
+        }
+    }
+    let words: Vec<_> = counts.iter().map(|(reason, count)| format!("{} {count}", reason.label())).collect();
+    words.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use fhirehose_stream::Rejection;
+
+    use super::*;
+
+    fn verdicts(pattern: &str) -> Vec<Verdict> {
+        let verdict = |c| match c {
+            'x' => Rejection::new(Reason::UnknownCode, "a.path").into(),
+            _ => Verdict::Emit(1),
+        };
+        pattern.chars().map(verdict).collect()
+    }
+
+    fn breaker(consecutive: u32, share: f64, window: u32) -> Breaker {
+        Breaker::new(Limits { consecutive, share, window })
+    }
+
+    #[test]
+    fn rejects_in_a_row_trip_it_across_batches() {
+        let mut breaker = breaker(4, 0.0, 0);
+        assert_eq!(breaker.check(&verdicts("xxx.xxx")), Ok(()));
+        let why = breaker.check(&verdicts("x")).unwrap_err();
+        assert!(why.contains("4 records in a row") && why.contains("unknown_code 1"), "{why}");
+        assert_eq!(breaker.check(&verdicts(".")), Ok(()), "the refused batch was not counted");
+    }
+
+    #[test]
+    fn a_large_share_trips_it_once_the_window_is_full() {
+        let mut breaker = breaker(0, 0.5, 10);
+        assert_eq!(breaker.check(&verdicts("xxxxxx...")), Ok(()));
+        assert!(breaker.check(&verdicts(".")).is_err());
+        assert!(breaker.check(&verdicts("..x...")).is_err(), "the window slides within a batch too");
+        assert_eq!(breaker.check(&[]), Ok(()));
+    }
+
+    #[test]
+    fn resuming_lets_the_batch_pass_and_counts_anew() {
+        let mut breaker = breaker(3, 0.5, 6);
+        let bad = verdicts("xxxxx");
+        assert!(breaker.check(&bad).is_err());
+        breaker.resume();
+        assert_eq!(breaker.check(&bad), Ok(()));
+        assert_eq!(breaker.check(&verdicts("xx.")), Ok(()));
+        assert!(breaker.check(&bad).is_err());
+    }
+}

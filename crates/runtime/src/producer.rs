@@ -1,0 +1,218 @@
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use fhirehose_stream::Fault;
+use rdkafka::TopicPartitionList;
+use rdkafka::client::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::ConsumerGroupMetadata;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{DeliveryResult, Header, OwnedHeaders};
+use rdkafka::producer::{BaseProducer, BaseRecord, NoCustomPartitioner, Producer, ProducerContext};
+
+use crate::clients::{self, Clients};
+use crate::partitions::transient;
+
+/// An end of transaction that took longer may still be under way, in a request that was sent twice: it could
+/// hit the next transaction of the same producer.
+const TRUSTED: Duration = Duration::from_secs(5);
+const BLOCKING: Duration = Duration::from_secs(10);
+
+/// One record to produce.
+pub(crate) struct ToSend<'a> {
+    pub topic: &'a str,
+    pub partition: Option<i32>,
+    pub key: Option<&'a [u8]>,
+    pub value: Option<&'a [u8]>,
+    pub timestamp_ms: Option<i64>,
+    pub headers: Option<OwnedHeaders>,
+}
+
+/// How a transaction ended.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Ended {
+    Committed,
+    /// Without effect.
+    Aborted(Fault),
+    /// Nobody knows: ask Kafka, after fencing this producer off.
+    Unknown(Fault),
+}
+
+/// A transactional producer, and whether it may be used once more.
+pub(crate) struct TransactionalProducer {
+    producer: BaseProducer<Deliveries>,
+    /// A new producer of the same name must take over before the next transaction.
+    worn: bool,
+}
+
+/// Adds a header's value.
+pub(crate) fn with_header(headers: OwnedHeaders, key: &str, value: Option<&[u8]>) -> OwnedHeaders {
+    headers.insert(Header { key, value })
+}
+
+impl TransactionalProducer {
+    /// Makes the producer, which fences off every earlier one of that name and ends its transaction.
+    pub(crate) fn take_over(clients: &Clients, transactional_id: &str) -> Result<Self, Fault> {
+        let producer: BaseProducer<Deliveries> = clients
+            .transactional(transactional_id)
+            .create_with_context(Deliveries::default())
+            .map_err(|error| Fault::fatal(format!("the kafka producer cannot be made: {error}")))?;
+        producer.init_transactions(Duration::from_secs(30)).map_err(|error| {
+            match error.rdkafka_error_code() {
+                Some(
+                    RDKafkaErrorCode::TransactionalIdAuthorizationFailed
+                    | RDKafkaErrorCode::ClusterAuthorizationFailed
+                    | RDKafkaErrorCode::InvalidTransactionTimeout,
+                ) => Fault::fatal(format!("kafka refuses the transactional producer: {error}")),
+                _ => transient("the transactional producer could not start", &error),
+            }
+        })?;
+        Ok(TransactionalProducer { producer, worn: false })
+    }
+
+    pub(crate) fn worn(&self) -> bool {
+        self.worn
+    }
+
+    /// One transaction: `records`, and `offsets` of the group as `membership` holds it.
+    pub(crate) fn transaction<'a>(
+        &mut self,
+        records: impl Iterator<Item = ToSend<'a>>,
+        offsets: &TopicPartitionList,
+        membership: &ConsumerGroupMetadata,
+    ) -> Ended {
+        let deliveries = self.producer.context().clone();
+        deliveries.failed.store(0, Ordering::SeqCst);
+        deliveries.too_large.store(false, Ordering::SeqCst);
+        if let Err(error) = self.producer.begin_transaction() {
+            self.worn = true;
+            return Ended::Aborted(transient("no transaction could begin", &error));
+        }
+        match self.fill(records, offsets, membership, &deliveries) {
+            Ok(()) => self.commit(),
+            Err(fault) => self.abort(fault),
+        }
+    }
+
+    /// Whether the broker refused a record of the last transaction for its size.
+    pub(crate) fn was_too_large(&self) -> bool {
+        self.producer.context().too_large.load(Ordering::SeqCst)
+    }
+
+    fn fill<'a>(
+        &self,
+        records: impl Iterator<Item = ToSend<'a>>,
+        offsets: &TopicPartitionList,
+        membership: &ConsumerGroupMetadata,
+        deliveries: &Deliveries,
+    ) -> Result<(), Fault> {
+        let deadline = Instant::now() + BLOCKING;
+        for record in records {
+            self.send(record, deadline)?;
+        }
+        // The stock commit flushes in steps of 100 ms: be empty before.
+        while self.producer.in_flight_count() > 0 {
+            if Instant::now() > deadline {
+                return Err(Fault::transient("records were not acknowledged in time"));
+            }
+            self.producer.poll(Duration::from_millis(1));
+        }
+        let failed = deliveries.failed.load(Ordering::SeqCst);
+        if failed > 0 {
+            let code = *deliveries.code.lock().unwrap_or_else(PoisonError::into_inner);
+            let code = code.map(|code| format!("{code:?}")).unwrap_or_default();
+            return Err(Fault::transient(format!("{failed} records were not delivered: {code}")));
+        }
+        self.producer
+            .send_offsets_to_transaction(offsets, membership, BLOCKING)
+            .map_err(|error| transient("offsets were not taken into the transaction", &error))
+    }
+
+    fn send(&self, record: ToSend<'_>, deadline: Instant) -> Result<(), Fault> {
+        let mut message = BaseRecord::<[u8], [u8]>::to(record.topic);
+        message.partition = record.partition;
+        message.key = record.key;
+        message.payload = record.value;
+        message.timestamp = record.timestamp_ms;
+        message.headers = record.headers;
+        loop {
+            match self.producer.send(message) {
+                Ok(()) => return Ok(()),
+                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) => {
+                    if Instant::now() > deadline {
+                        return Err(Fault::transient("the produce queue stayed full"));
+                    }
+                    self.producer.poll(Duration::from_millis(1));
+                    message = back;
+                }
+                Err((error, _)) => {
+                    if error.rdkafka_error_code() == Some(RDKafkaErrorCode::MessageSizeTooLarge) {
+                        self.producer.context().too_large.store(true, Ordering::SeqCst);
+                    }
+                    return Err(transient(&format!("a record for {} was not taken", record.topic), &error));
+                }
+            }
+        }
+    }
+
+    fn commit(&mut self) -> Ended {
+        let start = Instant::now();
+        let result = self.producer.commit_transaction(BLOCKING);
+        let slow = start.elapsed() > TRUSTED;
+        match result {
+            Ok(()) => {
+                self.worn |= slow;
+                Ended::Committed
+            }
+            // Also where librdkafka asks for an abort: the commit may have reached the coordinator before the
+            // transaction failed on this side.
+            Err(error) => {
+                self.worn = true;
+                Ended::Unknown(transient("the outcome of a commit is unknown", &error))
+            }
+        }
+    }
+
+    fn abort(&mut self, fault: Fault) -> Ended {
+        let start = Instant::now();
+        let result = self.producer.abort_transaction(BLOCKING);
+        self.worn |=
+            result.is_err() || start.elapsed() > TRUSTED || self.producer.client().fatal_error().is_some();
+        // Whatever became of the abort, no commit was ever asked for: the transaction has no effect once a
+        // new producer has taken over.
+        Ended::Aborted(fault)
+    }
+}
+
+/// Counts delivery reports that failed.
+#[derive(Default)]
+struct Deliveries {
+    failed: AtomicU64,
+    code: Mutex<Option<RDKafkaErrorCode>>,
+    too_large: AtomicBool,
+}
+
+impl ClientContext for Deliveries {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        clients::log(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        clients::log_error(&error, reason);
+    }
+}
+
+impl ProducerContext<NoCustomPartitioner> for Deliveries {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
+        if let Err((error, _)) = result {
+            self.failed.fetch_add(1, Ordering::SeqCst);
+            *self.code.lock().unwrap_or_else(PoisonError::into_inner) = error.rdkafka_error_code();
+            if error.rdkafka_error_code() == Some(RDKafkaErrorCode::MessageSizeTooLarge) {
+                self.too_large.store(true, Ordering::SeqCst);
+            }
+        }
+    }
+}

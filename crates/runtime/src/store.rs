@@ -1,0 +1,447 @@
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use fhirehose_stream::{Assigned, Batch, Fault, FaultKind, OffsetsIn, Sink, TopicPartition, Verdict};
+use rdkafka::consumer::CommitMode;
+
+use crate::assignment::{continue_at, has_past, starts};
+use crate::backoff::Backoff;
+use crate::breaker::Breaker;
+use crate::dead_letter::DeadLetters;
+use crate::partitions::list_with_offsets;
+use crate::producer::{Ended, TransactionalProducer};
+use crate::reader::{Change, Limits, Reader};
+use crate::status::{Doing, Done, Violation};
+use crate::worker::{IDLE, LagTeller, Stage, Worker, judge_fitting, named, next_offsets, patiently};
+
+const MAINTAIN: Duration = Duration::from_secs(60);
+/// How often Kafka is told how far a store is that keeps its own offsets.
+const HINT: Duration = Duration::from_secs(5);
+
+/// Kafka to a store: the store's own offsets, or Kafka's after writes that may be repeated.
+pub(crate) struct StoreLoop<'w> {
+    worker: &'w Worker,
+    sink: Box<dyn Sink>,
+    reader: Reader,
+    /// For dead letters alone; made when there is a first one.
+    producer: Option<TransactionalProducer>,
+    letters: DeadLetters,
+    breaker: Breaker,
+    /// The offset up to which the store holds every partition that is ours.
+    stored: HashMap<TopicPartition, i64>,
+    /// Kafka's committed offset of every partition that is ours. Dead letters go out in one transaction with
+    /// it, so rejects below it are dead-lettered already.
+    marks: HashMap<TopicPartition, i64>,
+    /// The store may have another owner, or its state is unknown: claim before anything else.
+    unclaimed: bool,
+    maintained: Instant,
+    hinted: Instant,
+    lag: LagTeller,
+}
+
+enum Tried {
+    Done,
+    /// The same records are to be tried again.
+    Again(Fault),
+    Tripped(String),
+    /// The store says where it is: the records come again from there.
+    Claim(Fault),
+}
+
+impl Stage for StoreLoop<'_> {
+    fn worker(&self) -> &Worker {
+        self.worker
+    }
+
+    fn reader(&mut self) -> &mut Reader {
+        &mut self.reader
+    }
+
+    fn breaker(&mut self) -> &mut Breaker {
+        &mut self.breaker
+    }
+
+    fn tell_lag(&mut self) {
+        let stored = &self.stored;
+        self.lag.waiting(self.worker, &self.reader, &|at| stored.get(at).copied());
+    }
+
+    fn rebalance(&mut self, batch: &mut Batch) -> Result<(), Fault> {
+        while let Some(change) = self.reader.take_change() {
+            match change {
+                Change::Assigned(partitions) => self.assigned(&partitions)?,
+                Change::Revoked { partitions, lost } => {
+                    self.worker.revoked(&partitions, lost);
+                    batch.retain(|at| !partitions.contains(at));
+                    if !lost {
+                        self.hint(CommitMode::Sync);
+                    }
+                    self.sink.revoked(&partitions);
+                    self.reader.give_up(&partitions)?;
+                    self.stored.retain(|at, _| !partitions.contains(at));
+                    self.marks.retain(|at, _| !partitions.contains(at));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl<'w> StoreLoop<'w> {
+    /// Runs until asked to stop. An error means that the worker must start anew.
+    pub(crate) fn run(worker: &'w Worker, sink: Box<dyn Sink>) -> Result<(), Fault> {
+        let spec = &worker.spec;
+        let mut this = StoreLoop {
+            worker,
+            sink,
+            reader: Reader::join(&worker.clients, &spec.group, &spec.inputs)?,
+            producer: None,
+            letters: DeadLetters::new(spec.clone()),
+            breaker: Breaker::new(worker.config.breaker.clone()),
+            stored: HashMap::new(),
+            marks: HashMap::new(),
+            unclaimed: false,
+            maintained: Instant::now(),
+            hinted: Instant::now(),
+            lag: LagTeller::new(),
+        };
+        let result = this.stream();
+        this.sink.rollback();
+        this.hint(CommitMode::Sync);
+        result
+    }
+
+    fn stream(&mut self) -> Result<(), Fault> {
+        let limits = Limits::of(&self.worker.config.runtime, IDLE);
+        let mut batch = Batch::default();
+        while !self.worker.stop.requested() {
+            self.rebalance(&mut batch)?;
+            self.claim_again()?;
+            self.maintain();
+            self.reader.fill(limits, &mut batch)?;
+            self.lag.flowing(self.worker, &mut self.reader);
+            self.finish(&mut batch)?;
+            if self.hinted.elapsed() > HINT {
+                self.hint(CommitMode::Async);
+            }
+        }
+        Ok(())
+    }
+
+    fn assigned(&mut self, partitions: &[TopicPartition]) -> Result<(), Fault> {
+        let worker = self.worker;
+        let mut offsets = Vec::new();
+        if !partitions.is_empty() {
+            worker.doing(Doing::Restoring);
+            offsets = patiently(&worker.stop, || self.take(partitions))?;
+            tracing::info!(processor = worker.spec.name, partitions = %named(partitions), "partitions assigned");
+        }
+        self.reader.accept(&offsets)?;
+        for (at, _) in &offsets {
+            worker.status.lag(worker.index, at, 0);
+        }
+        self.stored.extend(offsets);
+        worker.doing(Doing::Running);
+        Ok(())
+    }
+
+    /// Claims partitions in the store and finds where each goes on.
+    fn take(&mut self, partitions: &[TopicPartition]) -> Result<Vec<(TopicPartition, i64)>, Fault> {
+        let (inputs, start_from) = (&self.worker.spec.inputs, self.worker.config.runtime.start_from);
+        let claims = claim(&mut *self.sink, partitions)?;
+        if self.sink.offsets_in() == OffsetsIn::Kafka {
+            let assigned = continue_at(&self.reader, inputs, partitions, start_from)?;
+            let offsets: Vec<_> =
+                assigned.into_iter().map(|Assigned { at, next_offset, .. }| (at, next_offset)).collect();
+            self.marks.extend(offsets.iter().cloned());
+            return Ok(offsets);
+        }
+        let committed = self.reader.committed(partitions)?;
+        let (mut offsets, mut fresh) = (Vec::new(), Vec::new());
+        for ((at, committed), claimed) in committed.into_iter().zip(claims) {
+            match (claimed, &committed) {
+                (Some(offset), _) => offsets.push((at.clone(), offset)),
+                (None, Some(known)) if start_from.is_none() => {
+                    return Err(Fault::fatal(format!(
+                        "the store has no offset of {} [{}], but the group has read it up to {}: if the store \
+                         was emptied, say where to begin with --start-from",
+                        at.topic, at.partition, known.offset
+                    )));
+                }
+                (None, _) => fresh.push(at.clone()),
+            }
+            self.marks.insert(at, committed.map_or(0, |committed| committed.offset));
+        }
+        let started = starts(&self.reader, &fresh, start_from, || has_past(&self.reader, inputs))?;
+        if !started.is_empty() {
+            self.sink.start(&started)?;
+        }
+        offsets.extend(started);
+        Ok(offsets)
+    }
+
+    /// After a commit whose outcome is unknown, or after another owner was met: the store says what it holds.
+    fn claim_again(&mut self) -> Result<(), Fault> {
+        let (mut backoff, mut nothing) = (Backoff::default(), Batch::default());
+        while self.unclaimed && !self.worker.stop.requested() {
+            let partitions: Vec<_> = self.stored.keys().cloned().collect();
+            if partitions.is_empty() {
+                self.unclaimed = false;
+                break;
+            }
+            // Out of the group, the partitions are another's: a claim would only disturb the new owner.
+            let claimed = match self.reader.membership() {
+                Some(_) => self.reclaim(&partitions),
+                None => Err(Fault::transient("the group has put this worker out; it joins again")),
+            };
+            match claimed {
+                Ok(()) => {
+                    self.unclaimed = false;
+                    self.reader.resume()?;
+                    self.worker.doing(Doing::Running);
+                }
+                Err(fault) => self.wait(fault, &mut backoff, &mut nothing)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn reclaim(&mut self, partitions: &[TopicPartition]) -> Result<(), Fault> {
+        let claims = claim(&mut *self.sink, partitions)?;
+        let mut offsets = Vec::with_capacity(partitions.len());
+        for ((at, committed), claimed) in self.reader.committed(partitions)?.into_iter().zip(claims) {
+            let mark = committed.map_or(0, |committed| committed.offset);
+            let next = match self.sink.offsets_in() {
+                OffsetsIn::Kafka => Some(mark),
+                OffsetsIn::Store => claimed,
+            };
+            let Some(next) = next else {
+                return Err(Fault::fatal(format!(
+                    "the store has lost its offset of {} [{}]",
+                    at.topic, at.partition
+                )));
+            };
+            self.marks.insert(at.clone(), mark);
+            offsets.push((at, next));
+        }
+        self.reader.seek(&offsets)?;
+        self.stored.extend(offsets);
+        Ok(())
+    }
+
+    fn finish(&mut self, batch: &mut Batch) -> Result<(), Fault> {
+        let mut backoff = Backoff::default();
+        while !batch.is_empty() && !self.worker.stop.requested() {
+            match self.attempt(batch)? {
+                Tried::Done => {
+                    batch.clear();
+                    self.reader.resume()?;
+                    self.worker.doing(Doing::Running);
+                }
+                Tried::Again(fault) => self.wait(fault, &mut backoff, batch)?,
+                Tried::Tripped(why) => self.tripped(why, batch)?,
+                Tried::Claim(fault) => {
+                    self.unclaimed = true;
+                    batch.clear();
+                    self.wait(fault, &mut backoff, batch)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn attempt(&mut self, batch: &Batch) -> Result<Tried, Fault> {
+        let start = Instant::now();
+        let sink = &mut self.sink;
+        let limit = self.worker.config.runtime.record_max_bytes;
+        let verdicts = match judge_fitting(batch, limit, |fitting| sink.stage(fitting)) {
+            Ok(verdicts) => verdicts,
+            Err(fault) => {
+                self.sink.rollback();
+                return match fault.kind {
+                    FaultKind::Transient => Ok(Tried::Again(fault)),
+                    FaultKind::Fenced => Ok(Tried::Claim(fault)),
+                    FaultKind::Fatal => Err(fault),
+                };
+            }
+        };
+        if verdicts.len() != batch.len() {
+            self.sink.rollback();
+            self.worker.status.violation(Violation::VerdictCount, 1);
+            return Err(Fault::fatal("the sink judged another number of records than it was given"));
+        }
+        if let Err(why) = self.breaker.check(&verdicts) {
+            self.sink.rollback();
+            return Ok(Tried::Tripped(why));
+        }
+        let begun = Instant::now();
+        let next = next_offsets(batch);
+        let written = match self.sink.offsets_in() {
+            OffsetsIn::Store => self.letters_then_store(batch, &verdicts, &next),
+            OffsetsIn::Kafka => self.store_then_offsets(batch, &verdicts, &next),
+        };
+        let dead_letters = match written {
+            Ok(dead_letters) => dead_letters,
+            Err(tried) => return Ok(tried),
+        };
+        self.stored.extend(next);
+        self.worker.status.done(&Done {
+            worker: self.worker.index,
+            batch,
+            verdicts: &verdicts,
+            outputs: verdicts.iter().map(|v| if let Verdict::Emit(n) = v { *n as usize } else { 0 }).sum(),
+            dead_letters,
+            batch_time: start.elapsed(),
+            commit_time: begun.elapsed(),
+        });
+        Ok(Tried::Done)
+    }
+
+    /// The store's transaction is open until the dead letters are out: if it fails after all, the mark keeps
+    /// them from going out twice.
+    fn letters_then_store(
+        &mut self,
+        batch: &Batch,
+        verdicts: &[Verdict],
+        next: &[(TopicPartition, i64)],
+    ) -> Result<usize, Tried> {
+        let sent = self.send_letters(batch, verdicts, next).map_err(|fault| {
+            self.sink.rollback();
+            Tried::Again(fault)
+        })?;
+        self.sink.commit().map_err(Tried::Claim)?;
+        Ok(sent)
+    }
+
+    /// The store's writes may be repeated, so offsets follow them; dead letters and offsets go together.
+    fn store_then_offsets(
+        &mut self,
+        batch: &Batch,
+        verdicts: &[Verdict],
+        next: &[(TopicPartition, i64)],
+    ) -> Result<usize, Tried> {
+        self.sink.commit().map_err(|fault| {
+            self.sink.rollback();
+            if fault.kind == FaultKind::Fenced { Tried::Claim(fault) } else { Tried::Again(fault) }
+        })?;
+        let sent = self.send_letters(batch, verdicts, next).map_err(Tried::Again)?;
+        let ahead =
+            |(at, offset): &&(TopicPartition, i64)| self.marks.get(at).is_none_or(|mark| mark < offset);
+        let missing: Vec<_> = next.iter().filter(ahead).cloned().collect();
+        if !missing.is_empty() {
+            let list = list_with_offsets(missing.iter().map(|(at, offset)| (at, *offset, None)));
+            list.and_then(|list| self.reader.commit(&list, CommitMode::Sync)).map_err(Tried::Again)?;
+            self.marks.extend(missing);
+        }
+        Ok(sent)
+    }
+
+    /// Dead-letters what was not yet, and moves the mark. On an error nothing is certain but the mark, which
+    /// is read anew.
+    fn send_letters(
+        &mut self,
+        batch: &Batch,
+        verdicts: &[Verdict],
+        next: &[(TopicPartition, i64)],
+    ) -> Result<usize, Fault> {
+        let marks = &self.marks;
+        let rejected = || {
+            batch.iter().zip(verdicts).filter_map(|(record, verdict)| match verdict {
+                Verdict::Reject(rejection)
+                    if marks.get(record.at()).is_none_or(|mark| *mark <= record.offset()) =>
+                {
+                    Some((record, rejection))
+                }
+                _ => None,
+            })
+        };
+        let count = rejected().count();
+        if count == 0 {
+            return Ok(0);
+        }
+        if self.producer.as_ref().is_none_or(TransactionalProducer::worn) {
+            self.producer = None;
+            self.producer =
+                Some(TransactionalProducer::take_over(&self.worker.clients, &self.worker.transactional_id)?);
+        }
+        let Some(producer) = &mut self.producer else { return Ok(0) };
+        let Some(membership) = self.reader.membership() else {
+            return Err(Fault::transient("the group has put this worker out; it joins again"));
+        };
+        // Never moves a mark back: partitions whose dead letters are ahead of the store keep theirs.
+        let offsets: Vec<_> = next
+            .iter()
+            .map(|(at, offset)| (at, (*offset).max(marks.get(at).copied().unwrap_or(0)), None))
+            .collect();
+        let list = list_with_offsets(offsets.iter().cloned())?;
+        rejected().for_each(|(record, _)| self.letters.prepare(record));
+        let letters = &self.letters;
+        let records = rejected().map(|(record, rejection)| letters.letter(record, rejection));
+        let fault = match producer.transaction(records, &list, &membership) {
+            Ended::Committed => {
+                let moved: Vec<_> = offsets.iter().map(|(at, offset, _)| ((*at).clone(), *offset)).collect();
+                self.marks.extend(moved);
+                return Ok(count);
+            }
+            Ended::Aborted(fault) | Ended::Unknown(fault) => fault,
+        };
+        if producer.was_too_large() {
+            self.letters.shrink();
+        }
+        if producer.worn() {
+            // A new producer ends the old one's transaction one way or the other, so that the mark is certain.
+            self.producer = None;
+            self.producer =
+                Some(TransactionalProducer::take_over(&self.worker.clients, &self.worker.transactional_id)?);
+            let partitions: Vec<_> = self.stored.keys().cloned().collect();
+            for (at, committed) in patiently(&self.worker.stop, || self.reader.committed(&partitions))? {
+                self.marks.insert(at, committed.map_or(0, |committed| committed.offset));
+            }
+        }
+        Err(fault)
+    }
+
+    fn maintain(&mut self) {
+        if self.maintained.elapsed() < MAINTAIN {
+            return;
+        }
+        self.maintained = Instant::now();
+        if let Err(fault) = self.sink.maintain() {
+            tracing::warn!(
+                processor = self.worker.spec.name,
+                why = fault.what,
+                "housekeeping failed; it is tried again"
+            );
+        }
+    }
+
+    /// Tells Kafka how far the store is, for whoever watches the group's lag. Never moves a mark back.
+    fn hint(&mut self, mode: CommitMode) {
+        self.hinted = Instant::now();
+        if self.sink.offsets_in() == OffsetsIn::Kafka || self.reader.membership().is_none() {
+            return;
+        }
+        let ahead: Vec<_> = self
+            .stored
+            .iter()
+            .filter(|(at, offset)| self.marks.get(at).is_none_or(|mark| mark < *offset))
+            .map(|(at, offset)| (at.clone(), *offset))
+            .collect();
+        if ahead.is_empty() {
+            return;
+        }
+        let list = list_with_offsets(ahead.iter().map(|(at, offset)| (at, *offset, None)));
+        match list.and_then(|list| self.reader.commit(&list, mode)) {
+            Ok(()) => self.marks.extend(ahead),
+            Err(fault) => tracing::debug!(why = fault.what, "the lag hint was not committed"),
+        }
+    }
+}
+
+fn claim(sink: &mut dyn Sink, partitions: &[TopicPartition]) -> Result<Vec<Option<i64>>, Fault> {
+    let claims = sink.claim(partitions)?;
+    if claims.len() != partitions.len() {
+        return Err(Fault::fatal("the sink claimed another number of partitions than it was given"));
+    }
+    Ok(claims)
+}

@@ -1,0 +1,215 @@
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use fhirehose_stream::{
+    Batch, Fault, FaultKind, Reason, Record, Rejection, TopicPartition, Verdict, Verdicts,
+};
+use rdkafka::consumer::Consumer;
+
+use crate::backoff::Backoff;
+use crate::breaker::Breaker;
+use crate::clients::Clients;
+use crate::config::Config;
+use crate::reader::Reader;
+use crate::spec::Spec;
+use crate::status::{Doing, ProcessorStatus, Violation};
+use crate::stop::Stop;
+
+/// How long a worker looks for records before it looks at everything else.
+pub(crate) const IDLE: Duration = Duration::from_millis(50);
+
+/// One worker of one processor: what both loops need around them.
+pub(crate) struct Worker {
+    pub index: usize,
+    pub spec: Spec,
+    pub config: Arc<Config>,
+    pub clients: Clients,
+    pub status: Arc<ProcessorStatus>,
+    pub stop: Stop,
+    pub transactional_id: String,
+}
+
+impl Worker {
+    pub(crate) fn doing(&self, doing: Doing) {
+        self.status.doing(self.index, doing);
+    }
+
+    pub(crate) fn revoked(&self, partitions: &[TopicPartition], lost: bool) {
+        tracing::info!(processor = self.spec.name, partitions = %named(partitions), lost, "partitions revoked");
+        self.status.revoked(self.index, partitions);
+    }
+}
+
+/// What both loops do while a batch waits.
+pub(crate) trait Stage {
+    fn worker(&self) -> &Worker;
+    fn reader(&mut self) -> &mut Reader;
+    fn breaker(&mut self) -> &mut Breaker;
+    fn tell_lag(&mut self);
+
+    /// Settles what the group has decided. Nothing is in flight when it is called; records of revoked
+    /// partitions leave `batch`.
+    fn rebalance(&mut self, batch: &mut Batch) -> Result<(), Fault>;
+
+    /// Waits before the next try, serving the group.
+    fn wait(&mut self, fault: Fault, backoff: &mut Backoff, batch: &mut Batch) -> Result<(), Fault> {
+        if fault.kind == FaultKind::Fatal {
+            return Err(fault);
+        }
+        let time = backoff.next();
+        if backoff.worth_telling() {
+            tracing::warn!(
+                processor = self.worker().spec.name,
+                why = fault.what,
+                failures = backoff.failures(),
+                "nothing took effect; it is tried again"
+            );
+        }
+        if backoff.failures() > 1 {
+            self.worker().doing(Doing::Waiting(fault.what));
+        }
+        let until = Instant::now() + time;
+        while !self.worker().stop.requested() {
+            let left = until.saturating_duration_since(Instant::now());
+            self.reader().keep_alive(left.min(Duration::from_millis(200)))?;
+            self.rebalance(batch)?;
+            if left.is_zero() {
+                break;
+            }
+        }
+        self.tell_lag();
+        if batch.is_empty() {
+            self.reader().resume()?;
+        }
+        Ok(())
+    }
+
+    /// Stands still until an operator says to go on.
+    fn tripped(&mut self, why: String, batch: &mut Batch) -> Result<(), Fault> {
+        tracing::error!(
+            processor = self.worker().spec.name,
+            why,
+            "the breaker tripped: nothing more is read; look at the reasons, then restart or POST /admin/resume"
+        );
+        let before = self.worker().status.resumed();
+        while self.worker().status.resumed() == before && !self.worker().stop.requested() {
+            self.worker().doing(Doing::Tripped(why.clone()));
+            self.reader().keep_alive(Duration::from_millis(200))?;
+            self.rebalance(batch)?;
+            self.tell_lag();
+        }
+        self.breaker().resume();
+        self.worker().doing(Doing::Running);
+        self.reader().resume()
+    }
+}
+
+/// One verdict per record; records above `limit` bytes are rejected and never reach `judge`.
+pub(crate) fn judge_fitting(
+    batch: &Batch,
+    limit: usize,
+    judge: impl FnOnce(&Batch) -> Result<Verdicts, Fault>,
+) -> Result<Vec<Verdict>, Fault> {
+    let above = |record: Record<'_>| {
+        record.key().map_or(0, <[u8]>::len) + record.value().map_or(0, <[u8]>::len) > limit
+    };
+    if !batch.iter().any(above) {
+        return Ok(judge(batch)?.as_slice().to_vec());
+    }
+    let mut fitting = Batch::default();
+    batch.iter().filter(|record| !above(*record)).for_each(|record| fitting.push_record(&record));
+    let judged = judge(&fitting)?;
+    let mut judged = judged.as_slice().iter().cloned();
+    let mut verdicts = Vec::with_capacity(batch.len());
+    for record in batch.iter() {
+        match above(record) {
+            true => verdicts.push(Rejection::new(Reason::TooLarge, "record").into()),
+            false => verdicts.extend(judged.next()),
+        }
+    }
+    // A wrong count stays wrong, for the caller to see.
+    verdicts.extend(judged);
+    Ok(verdicts)
+}
+
+/// The offset after the last record, of every partition in the batch.
+pub(crate) fn next_offsets(batch: &Batch) -> Vec<(TopicPartition, i64)> {
+    let mut next: Vec<(TopicPartition, i64)> = Vec::new();
+    for record in batch.iter() {
+        match next.iter_mut().find(|(at, _)| at == record.at()) {
+            Some((_, offset)) => *offset = record.offset() + 1,
+            None => next.push((record.at().clone(), record.offset() + 1)),
+        }
+    }
+    next
+}
+
+/// `fhir.patient [0], fhir.patient [3]`.
+pub(crate) fn named(partitions: &[TopicPartition]) -> String {
+    let names: Vec<_> = partitions.iter().map(|at| format!("{} [{}]", at.topic, at.partition)).collect();
+    names.join(", ")
+}
+
+/// Tells how far partitions are behind, about once a second.
+pub(crate) struct LagTeller {
+    last: Instant,
+}
+
+impl LagTeller {
+    pub(crate) fn new() -> Self {
+        LagTeller { last: Instant::now() }
+    }
+
+    /// While records flow: from librdkafka's statistics.
+    pub(crate) fn flowing(&mut self, worker: &Worker, reader: &mut Reader) {
+        if self.last.elapsed() < Duration::from_secs(1) {
+            return;
+        }
+        self.last = Instant::now();
+        worker.status.violation(Violation::OffsetRegression, reader.take_regressions());
+        let behind = reader.behind();
+        for (at, next) in reader.positions() {
+            if let Some(behind) = behind.get(&(at.topic.to_string(), at.partition)) {
+                // Markers of transactions at the end are no records, so the offsets alone would never meet.
+                let through = !behind.queued && behind.fetched >= behind.end;
+                worker.status.lag(worker.index, at, if through { 0 } else { behind.end - next });
+            }
+        }
+    }
+
+    /// While reading is paused, when the statistics stand still: asks Kafka, seldom.
+    pub(crate) fn waiting(
+        &mut self,
+        worker: &Worker,
+        reader: &Reader,
+        at_work: &dyn Fn(&TopicPartition) -> Option<i64>,
+    ) {
+        if self.last.elapsed() < Duration::from_secs(5) {
+            return;
+        }
+        self.last = Instant::now();
+        for (at, next) in reader.positions() {
+            let next = at_work(at).unwrap_or(next);
+            let ends = reader.consumer().fetch_watermarks(&at.topic, at.partition, Duration::from_secs(1));
+            match ends {
+                Ok((_, end)) => worker.status.lag(worker.index, at, end - next),
+                Err(_) => return,
+            }
+        }
+    }
+}
+
+/// Runs something that asks Kafka, again a few times when it fails for a moment.
+pub(crate) fn patiently<T>(stop: &Stop, mut ask: impl FnMut() -> Result<T, Fault>) -> Result<T, Fault> {
+    let mut backoff = Backoff::default();
+    loop {
+        match ask() {
+            Err(fault)
+                if fault.kind == FaultKind::Transient && backoff.failures() < 5 && !stop.requested() =>
+            {
+                stop.sleep(backoff.next());
+            }
+            result => return result,
+        }
+    }
+}
