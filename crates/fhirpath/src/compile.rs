@@ -6,6 +6,7 @@ use crate::env::Env;
 use crate::error::CompileError;
 use crate::functions::{Run, find, known, pattern};
 use crate::item::Item;
+use crate::ops::distinct;
 use crate::parser::{Ast, AstKind, parse};
 use crate::plan::{Namespace, Plan, TypeTest};
 use crate::types::{RESOURCES, SYSTEM, Type};
@@ -47,6 +48,12 @@ impl Compiler<'_> {
             AstKind::Negate(operand) => Plan::Negate(boxed(operand)?),
             AstKind::Plus(operand) => Plan::Plus(boxed(operand)?),
             AstKind::Binary(op, left, right) => Plan::Binary(*op, boxed(left)?, boxed(right)?),
+            AstKind::Union(parts) => match parts.iter().map(constant).collect::<Option<_>>() {
+                Some(items) => Plan::Set(distinct(items).or_else(|cause| error(ast.at, cause.message))?),
+                None => {
+                    Plan::Union(parts.iter().map(|part| self.plan(part, root)).collect::<Result<_, _>>()?)
+                }
+            },
             AstKind::Type(input, is, name) => {
                 let test = self.type_test(ast.at, name)?;
                 if *is { Plan::Is(boxed(input)?, test) } else { Plan::OfType(boxed(input)?, test) }
@@ -101,6 +108,7 @@ impl Compiler<'_> {
         args: &[Ast],
         root: bool,
     ) -> Result<Plan, CompileError> {
+        let implicit = input.is_none();
         let input = Box::new(input.map_or(Ok(Plan::This), |input| self.plan(input, root))?);
         if let Some(function) = self.env.functions.iter().find(|function| function.name == name) {
             count(at, name, args.len(), *function.args.start(), *function.args.end())?;
@@ -133,7 +141,8 @@ impl Compiler<'_> {
             return Ok(Plan::Call { input, name: function.name, run: function.run, args });
         }
         // In a lambda `$this` is each item, in other arguments what it is outside.
-        let inner = root && !matches!(function.run, Run::Lambda(_));
+        let same_items = implicit && name != "repeat";
+        let inner = root && (same_items || !matches!(function.run, Run::Lambda(_)));
         let args = args.iter().map(|arg| self.plan(arg, inner)).collect::<Result<_, _>>()?;
         Ok(Plan::Call { input, name: function.name, run: function.run, args })
     }
@@ -161,6 +170,13 @@ fn count(at: usize, name: &str, found: usize, min: usize, max: usize) -> Result<
     }
     let wanted = if min == max { min.to_string() } else { format!("{min} to {max}") };
     error(at, format!("{name}() takes {wanted} argument(s), not {found}"))
+}
+
+fn constant(ast: &Ast) -> Option<Item<'static>> {
+    match &ast.kind {
+        AstKind::Literal(item) => Some(item.clone()),
+        _ => None,
+    }
 }
 
 /// The text of an argument that is a string literal.

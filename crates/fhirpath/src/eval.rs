@@ -59,10 +59,13 @@ pub(crate) fn eval<'a>(plan: &'a Plan, scope: Scope<'_, 'a>) -> Evaluated<'a> {
             ops::negate(&value)?;
             value
         }
-        Plan::Binary(Op::Union, left, right) => {
-            let mut all = eval(left, scope)?;
-            all.extend(eval(right, scope)?);
-            ops::distinct(all)
+        Plan::Set(items) => items.iter().map(Item::borrow).collect(),
+        Plan::Union(parts) => {
+            let mut all = Collection::new();
+            for part in parts {
+                all.extend(eval(part, scope)?);
+            }
+            ops::distinct(all)?
         }
         Plan::Binary(Op::Concatenate, left, right) => {
             let (left, right) = (eval(left, scope)?, eval(right, scope)?);
@@ -175,15 +178,8 @@ pub(crate) fn truth<'a>(plan: &'a Plan, scope: Scope<'_, 'a>) -> Result<Option<b
                     _ => order.is_ge(),
                 })
             }
-            Op::In | Op::Contains => {
-                let (left, right) = sides(left, right)?;
-                let (item, all) = if *op == Op::In { (&left, &right) } else { (&right, &left) };
-                match item.as_slice() {
-                    [] => None,
-                    [item] => Some(ops::has(all, item)),
-                    _ => return Err(EvalError::new("'in' and 'contains' look for one item, not several")),
-                }
-            }
+            Op::In => member_of(left, right, scope)?,
+            Op::Contains => member_of(right, left, scope)?,
             _ => singleton(&eval(plan, scope)?)?,
         },
         Plan::Is(input, test) => match eval(input, scope)?.as_slice() {
@@ -196,6 +192,17 @@ pub(crate) fn truth<'a>(plan: &'a Plan, scope: Scope<'_, 'a>) -> Result<Option<b
         }
         plan => singleton(&eval(plan, scope)?)?,
     })
+}
+
+/// `in`: whether a collection has an item.
+fn member_of<'a>(item: &'a Plan, all: &'a Plan, scope: Scope<'_, 'a>) -> Result<Option<bool>, EvalError> {
+    let item = eval(item, scope)?;
+    match (item.as_slice(), all) {
+        ([], _) => Ok(None),
+        ([item], Plan::Set(all)) => Ok(Some(ops::has(all, item))),
+        ([item], all) => Ok(Some(ops::has(&eval(all, scope)?, item))),
+        _ => Err(EvalError::new("'in' and 'contains' look for one item, not several")),
+    }
 }
 
 /// A collection as a condition: an item that is no boolean counts as true.

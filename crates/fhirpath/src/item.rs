@@ -243,8 +243,11 @@ pub(crate) fn number<'a>(text: &str, decimal: bool) -> Option<Item<'a>> {
 
 /// A decimal by its text with every digit; `None` where 28 digits do not hold it.
 pub(crate) fn exact(text: &str) -> Option<Decimal> {
-    if text.contains(['e', 'E']) {
-        return Decimal::from_scientific(text).ok();
+    match text.split_once(['e', 'E']) {
+        // Reading scientific notation would round the digits before the exponent.
+        Some((digits, _)) => {
+            Decimal::from_str_exact(digits).and_then(|_| Decimal::from_scientific(text)).ok()
+        }
+        None => Decimal::from_str_exact(text).ok(),
     }
-    Decimal::from_str_exact(text).ok()
 }

@@ -43,7 +43,7 @@ impl Expr {
         &self.source
     }
 
-    /// Its value in a context.
+    /// Its value in a context. Expressions outlive the contexts they are evaluated in.
     pub fn eval<'a>(&'a self, ctx: &Ctx<'a>) -> Result<Collection<'a>, EvalError> {
         eval::eval(&self.plan, eval::Scope::of(ctx))
     }

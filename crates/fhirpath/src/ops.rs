@@ -332,13 +332,24 @@ pub(crate) fn has(items: &[Item<'_>], wanted: &Item<'_>) -> bool {
     items.iter().any(|item| item_equal(item, wanted) == Some(true))
 }
 
+/// Items that functions on sets take: they compare each with each, and records come from outside.
+const MAX_SET: usize = 4096;
+
+pub(crate) fn check_set(items: &[Item<'_>]) -> Result<(), EvalError> {
+    if items.len() > MAX_SET {
+        return Err(EvalError::new(format!("a set of more than {MAX_SET} items")));
+    }
+    Ok(())
+}
+
 /// Each item once, the first of equal ones.
-pub(crate) fn distinct(items: Collection<'_>) -> Collection<'_> {
+pub(crate) fn distinct(items: Collection<'_>) -> Evaluated<'_> {
+    check_set(&items)?;
     let mut kept = Collection::with_capacity(items.len());
     for item in items {
         if !has(&kept, &item) {
             kept.push(item);
         }
     }
-    kept
+    Ok(kept)
 }

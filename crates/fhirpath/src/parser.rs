@@ -5,14 +5,42 @@ use crate::item::{Item, number};
 use crate::lexer::{Token, TokenKind, tokens};
 use crate::quantity::{Quantity, Unit, calendar};
 
-/// Parentheses and operators nested deeper than this are refused: the parser recurses.
-const MAX_NESTING: usize = 200;
+/// Parentheses nested deeper, and paths and chains of operators longer than this are refused: parser, compiler
+/// and evaluator recurse.
+const MAX_DEPTH: usize = 64;
 
 /// An expression as written, each part with its byte offset.
 pub(crate) struct Ast {
     pub at: usize,
     pub kind: AstKind,
+    /// Levels of parts within parts.
+    depth: usize,
 }
+
+impl Ast {
+    fn new(at: usize, kind: AstKind) -> Result<Ast, CompileError> {
+        let below = match &kind {
+            AstKind::Member(Some(input), _) | AstKind::Negate(input) | AstKind::Plus(input) => input.depth,
+            AstKind::Type(input, ..) => input.depth,
+            AstKind::At(left, right) | AstKind::Binary(_, left, right) => left.depth.max(right.depth),
+            AstKind::Call(input, _, args) => input
+                .iter()
+                .map(|input| input.depth)
+                .chain(args.iter().map(|arg| arg.depth))
+                .max()
+                .unwrap_or(0),
+            AstKind::Union(parts) => parts.iter().map(|part| part.depth).max().unwrap_or(0),
+            _ => 0,
+        };
+        let depth = below + 1;
+        if depth > MAX_DEPTH {
+            return Err(CompileError { offset: at, message: TOO_DEEP.into() });
+        }
+        Ok(Ast { at, kind, depth })
+    }
+}
+
+const TOO_DEEP: &str = "nested or chained too deeply";
 
 pub(crate) enum AstKind {
     Empty,
@@ -29,6 +57,8 @@ pub(crate) enum AstKind {
     /// `+x`: x, if it is a number.
     Plus(Box<Ast>),
     Binary(Op, Box<Ast>, Box<Ast>),
+    /// `a | b | c`: lists of codes are long, so it is one level however many there are.
+    Union(Vec<Ast>),
     /// `is` (true) or `as` with a type's name and, before it, namespace.
     Type(Box<Ast>, bool, Vec<String>),
 }
@@ -140,8 +170,8 @@ impl Parser {
     /// An expression of operators that bind more strongly than `floor`.
     fn expression(&mut self, floor: u8) -> Result<Ast, CompileError> {
         self.nesting += 1;
-        if self.nesting > MAX_NESTING {
-            return self.error("nested too deeply");
+        if self.nesting > MAX_DEPTH {
+            return self.error(TOO_DEEP);
         }
         let mut left = self.unary()?;
         loop {
@@ -154,7 +184,7 @@ impl Parser {
             if TYPE_STRENGTH > floor && (text == "is" || text == "as") {
                 let is = text == "is";
                 self.next += 1;
-                left = Ast { at, kind: AstKind::Type(Box::new(left), is, self.type_name()?) };
+                left = Ast::new(at, AstKind::Type(Box::new(left), is, self.type_name()?))?;
                 continue;
             }
             let Some(&(_, op, strength)) = OPERATORS.iter().find(|(name, ..)| *name == text) else { break };
@@ -163,7 +193,18 @@ impl Parser {
             }
             self.next += 1;
             let right = self.expression(strength)?;
-            left = Ast { at, kind: AstKind::Binary(op, Box::new(left), Box::new(right)) };
+            if op == Op::Union {
+                let parts = match left.kind {
+                    AstKind::Union(mut parts) => {
+                        parts.push(right);
+                        parts
+                    }
+                    kind => vec![Ast { kind, ..left }, right],
+                };
+                left = Ast::new(at, AstKind::Union(parts))?;
+                continue;
+            }
+            left = Ast::new(at, AstKind::Binary(op, Box::new(left), Box::new(right)))?;
         }
         self.nesting -= 1;
         Ok(left)
@@ -180,15 +221,12 @@ impl Parser {
             } else {
                 break;
             }
-            if signs.len() > MAX_NESTING {
-                return self.error("nested too deeply");
-            }
         }
         let operand = self.path()?;
-        Ok(signs.into_iter().rev().fold(operand, |operand, negative| {
+        signs.into_iter().rev().try_fold(operand, |operand, negative| {
             let operand = Box::new(operand);
-            Ast { at, kind: if negative { AstKind::Negate(operand) } else { AstKind::Plus(operand) } }
-        }))
+            Ast::new(at, if negative { AstKind::Negate(operand) } else { AstKind::Plus(operand) })
+        })
     }
 
     /// A term with what follows by `.` and `[]`.
@@ -201,7 +239,7 @@ impl Parser {
             } else if self.symbol("[") {
                 let index = self.expression(0)?;
                 self.expect("]")?;
-                left = Ast { at, kind: AstKind::At(Box::new(left), Box::new(index)) };
+                left = Ast::new(at, AstKind::At(Box::new(left), Box::new(index)))?;
             } else {
                 return Ok(left);
             }
@@ -217,7 +255,7 @@ impl Parser {
         }
         if self.symbol("{") {
             self.expect("}")?;
-            return Ok(Ast { at, kind: AstKind::Empty });
+            return Ast::new(at, AstKind::Empty);
         }
         let kind = match self.peek() {
             TokenKind::Word(word) if word == "true" || word == "false" => {
@@ -235,7 +273,7 @@ impl Parser {
             TokenKind::Word(_) | TokenKind::Name(_) | TokenKind::Dollar(_) => return self.invocation(None),
             _ => return self.error("an expression expected"),
         };
-        Ok(Ast { at, kind })
+        Ast::new(at, kind)
     }
 
     /// A number, with a unit behind it a quantity.
@@ -277,12 +315,12 @@ impl Parser {
                     return self.error("$this, $index and $total stand at the start of a path");
                 }
                 self.next += 1;
-                return Ok(Ast { at, kind });
+                return Ast::new(at, kind);
             }
             _ => return self.error("a name expected"),
         };
         if !self.symbol("(") {
-            return Ok(Ast { at, kind: AstKind::Member(input, name) });
+            return Ast::new(at, AstKind::Member(input, name));
         }
         let mut args = Vec::new();
         if !self.symbol(")") {
@@ -294,7 +332,7 @@ impl Parser {
             }
             self.expect(")")?;
         }
-        Ok(Ast { at, kind: AstKind::Call(input, name, args) })
+        Ast::new(at, AstKind::Call(input, name, args))
     }
 
     fn type_name(&mut self) -> Result<Vec<String>, CompileError> {

@@ -1,7 +1,7 @@
 use regex::Regex;
 
 use crate::functions::Run;
-use crate::item::Item;
+use crate::item::{Collection, Item};
 use crate::parser::Op;
 
 /// What an expression compiles to.
@@ -29,6 +29,9 @@ pub(crate) enum Plan {
     Negate(Box<Plan>),
     Plus(Box<Plan>),
     Binary(Op, Box<Plan>, Box<Plan>),
+    Union(Box<[Plan]>),
+    /// A union of literals, made one set at compile time.
+    Set(Collection<'static>),
     /// `is` of one item.
     Is(Box<Plan>, TypeTest),
     /// `as` and `ofType`: the items of that type.

@@ -6,7 +6,7 @@ use super::{Call, Function, plain};
 use crate::eval::{Evaluated, boolean, single, single_integer};
 use crate::item::{Collection, Item};
 use crate::navigate::children;
-use crate::ops::{distinct, has};
+use crate::ops::{check_set, distinct, has};
 
 pub(super) const TABLE: &[Function] = &[
     plain("empty", 0..=0, |call| Ok(boolean(Some(call.input.is_empty())))),
@@ -22,16 +22,14 @@ pub(super) const TABLE: &[Function] = &[
     plain("skip", 1..=1, |call| slice(call, |items, n| items.into_iter().skip(n).collect())),
     plain("take", 1..=1, |call| slice(call, |items, n| items.into_iter().take(n).collect())),
     plain("single", 0..=0, |call| Ok(single(&call.input, "single()")?.cloned().into_iter().collect())),
-    plain("distinct", 0..=0, |call| Ok(distinct(call.input))),
+    plain("distinct", 0..=0, |call| distinct(call.input)),
     plain("isDistinct", 0..=0, is_distinct),
-    plain("union", 1..=1, |call| Ok(distinct(combine(call)))),
+    plain("union", 1..=1, |call| distinct(combine(call))),
     plain("combine", 1..=1, |call| Ok(combine(call))),
-    plain("intersect", 1..=1, |call| Ok(distinct(kept(call, true)))),
-    plain("exclude", 1..=1, |call| Ok(kept(call, false))),
-    plain("subsetOf", 1..=1, |call| Ok(boolean(Some(call.input.iter().all(|item| has(call.arg(0), item)))))),
-    plain("supersetOf", 1..=1, |call| {
-        Ok(boolean(Some(call.arg(0).iter().all(|item| has(&call.input, item)))))
-    }),
+    plain("intersect", 1..=1, |call| distinct(kept(call, true)?)),
+    plain("exclude", 1..=1, |call| kept(call, false)),
+    plain("subsetOf", 1..=1, |call| subset(&call.input, call.arg(0))),
+    plain("supersetOf", 1..=1, |call| subset(call.arg(0), &call.input)),
     plain("children", 0..=0, |call| Ok(below(&call.input))),
     plain("descendants", 0..=0, descendants),
 ];
@@ -78,7 +76,7 @@ fn slice<'a>(call: Call<'a>, cut: fn(Collection<'a>, usize) -> Collection<'a>) -
 
 fn is_distinct(call: Call<'_>) -> Evaluated<'_> {
     let all = call.input.len();
-    Ok(boolean(Some(distinct(call.input).len() == all)))
+    Ok(boolean(Some(distinct(call.input)?.len() == all)))
 }
 
 fn combine(mut call: Call<'_>) -> Collection<'_> {
@@ -88,10 +86,18 @@ fn combine(mut call: Call<'_>) -> Collection<'_> {
 }
 
 /// The input's items that the argument has, or those that it has not.
-fn kept(mut call: Call<'_>, wanted: bool) -> Collection<'_> {
+fn kept(mut call: Call<'_>, wanted: bool) -> Evaluated<'_> {
     let other = call.args.pop().unwrap_or_default();
+    check_set(&call.input)?;
+    check_set(&other)?;
     call.input.retain(|item| has(&other, item) == wanted);
-    call.input
+    Ok(call.input)
+}
+
+fn subset<'a>(part: &[Item<'a>], whole: &[Item<'a>]) -> Evaluated<'a> {
+    check_set(part)?;
+    check_set(whole)?;
+    Ok(boolean(Some(part.iter().all(|item| has(whole, item)))))
 }
 
 fn below<'a>(items: &[Item<'a>]) -> Collection<'a> {

@@ -19,7 +19,7 @@ pub(super) const TABLE: &[Function] = &[
 ];
 
 /// Items that `repeat` may gather; beyond it the expression goes in circles or the input is hostile.
-const MAX_REPEATED: usize = 100_000;
+const MAX_REPEATED: usize = 10_000;
 
 fn filter<'a>(scope: Scope<'_, 'a>, input: Collection<'a>, args: &'a [Plan]) -> Evaluated<'a> {
     let mut kept = Collection::new();
