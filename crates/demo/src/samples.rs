@@ -38,7 +38,7 @@ pub fn take(stack: &Stack) -> Vec<Sample> {
     };
     let body = json!({
         "size": 5,
-        "query": {"multi_match": {"query": "hypertention", "fields": ["*"], "fuzziness": "AUTO", "lenient": true}},
+        "query": {"match": {"search_text": {"query": "hypertention", "fuzziness": "AUTO"}}},
     });
     let fuzzy = Sample {
         question: "who has \"hypertention\", misspelt?",
@@ -58,7 +58,9 @@ fn search(stack: &Stack, body: &Value) -> Result<Vec<String>> {
     let total = &found["hits"]["total"]["value"];
     let mut lines = vec![format!("{total} found, the first:")];
     for hit in found["hits"]["hits"].as_array().into_iter().flatten() {
-        lines.push(hit["_source"].to_string().chars().take(150).collect());
+        let text = |field: &str| hit["_source"][field].as_str().unwrap_or("-").to_owned();
+        lines
+            .push(["code", "code_display", "subject_name", "clinical_status", "tenant"].map(text).join("  "));
     }
     Ok(lines)
 }

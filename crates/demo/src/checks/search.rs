@@ -1,5 +1,7 @@
 //! The search index: every live patient, practitioner and condition, and nothing deleted, through its alias.
 
+use std::collections::BTreeMap;
+
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
@@ -10,63 +12,82 @@ pub const ALIAS: &str = "clinical_search";
 /// The index behind it that holds conditions.
 const CONDITIONS: &str = "clinical_conditions_v1";
 
+/// Fields compared, by kind.
+const PATIENT: &[&str] = &["tenant", "mrn", "name", "city"];
+const PRACTITIONER: &[&str] = &["tenant", "name"];
+const CONDITION: &[&str] = &["tenant", "code", "clinical_status", "subject_name"];
+
 pub fn checks(url: &str, hospitals: &[Hospital]) -> Result<Vec<Check>> {
     let found = documents(url)?;
-    let check = |what: &'static str, index: &str, expected: Rows| Check {
-        store: "search",
-        what,
-        columns: &["tenant"],
-        expected,
-        found: (found.iter().filter(|document| document.index.starts_with(index)))
-            .map(|document| (document.id.clone(), vec![document.tenant.clone()]))
-            .collect(),
+    let check = |what: &'static str, kind: &str, columns: &'static [&'static str], expected: Rows| {
+        let of_kind = found.iter().filter(|document| document["_source"]["kind"] == kind);
+        let values =
+            |document: &Value| columns.iter().map(|column| text(&document["_source"][column])).collect();
+        let found = of_kind.map(|document| (text(&document["_id"]), values(document))).collect();
+        Check { store: "search", what, columns, expected, found }
     };
     Ok(vec![
-        check(
-            "patients",
-            "clinical_patients",
-            expected(hospitals, "clinical_data.patients", |h| &h.patients),
-        ),
-        check(
-            "practitioners",
-            "clinical_practitioners",
-            expected(hospitals, "identity_management.users", |h| &h.users),
-        ),
-        check(
-            "conditions",
-            "clinical_conditions",
-            expected(hospitals, "clinical_data.diagnoses", |h| &h.diagnoses),
-        ),
+        check("patients", "patient", PATIENT, patients(hospitals)),
+        check("practitioners", "practitioner", PRACTITIONER, practitioners(hospitals)),
+        check("conditions", "condition", CONDITION, conditions(hospitals)),
     ])
 }
 
-fn expected<'a>(
-    hospitals: &'a [Hospital],
-    table: &str,
-    rows: impl Fn(&'a Hospital) -> &'a [SourceRow],
-) -> Rows {
+fn patients(hospitals: &[Hospital]) -> Rows {
+    let rows = hospitals.iter().flat_map(|hospital| hospital.patients.iter().map(move |row| (hospital, row)));
+    rows.map(|(hospital, row)| {
+        let values = [hospital.site.tenant, row.text("mrn"), &full_name(row), row.text("city")];
+        (key(hospital, "clinical_data.patients", row), values.map(str::to_owned).to_vec())
+    })
+    .collect()
+}
+
+fn practitioners(hospitals: &[Hospital]) -> Rows {
+    let rows = hospitals.iter().flat_map(|hospital| hospital.users.iter().map(move |row| (hospital, row)));
+    rows.map(|(hospital, row)| {
+        let values = [hospital.site.tenant, row.text("display_name")];
+        (key(hospital, "identity_management.users", row), values.map(str::to_owned).to_vec())
+    })
+    .collect()
+}
+
+/// With the patient's name, which came through the reference: if a tenant saw another's patient under the
+/// same row id, it would show here.
+fn conditions(hospitals: &[Hospital]) -> Rows {
     let mut expected = Rows::new();
     for hospital in hospitals {
-        for row in rows(hospital) {
-            let key = format!("{}|{}", hospital.site.tenant, hospital.id(table, row.id()));
-            expected.insert(key, vec![hospital.site.tenant.to_owned()]);
+        let names: BTreeMap<&str, String> =
+            hospital.patients.iter().map(|row| (row.id(), full_name(row))).collect();
+        for row in &hospital.diagnoses {
+            let name = names.get(row.text("patient_id")).map(String::as_str).unwrap_or_default();
+            let values =
+                [hospital.site.tenant, row.text("diagnosis_code"), row.text("clinical_status"), name];
+            let key = key(hospital, "clinical_data.diagnoses", row);
+            expected.insert(key, values.map(str::to_owned).to_vec());
         }
     }
     expected
 }
 
-struct Document {
-    index: String,
-    id: String,
-    tenant: String,
+fn full_name(row: &SourceRow) -> String {
+    let parts = ["first_name", "middle_name", "last_name"].map(|column| row.text(column));
+    parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" ")
+}
+
+fn key(hospital: &Hospital, table: &str, row: &SourceRow) -> String {
+    format!("{}|{}", hospital.site.tenant, hospital.id(table, row.id()))
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_default().to_owned()
 }
 
 /// Every document the alias shows.
-fn documents(url: &str) -> Result<Vec<Document>> {
+fn documents(url: &str) -> Result<Vec<Value>> {
     let url = url.trim_end_matches('/');
     ureq::post(format!("{url}/{ALIAS}/_refresh")).send_empty()?;
     let mut page: Value = ureq::post(format!("{url}/{ALIAS}/_search?scroll=1m"))
-        .send_json(json!({"size": 5000, "sort": ["_doc"], "_source": ["tenant"]}))?
+        .send_json(json!({"size": 5000, "sort": ["_doc"], "_source": ["kind", "tenant", "mrn", "name", "city", "code", "clinical_status", "subject_name"]}))?
         .body_mut()
         .with_config()
         .limit(256 << 20)
@@ -77,14 +98,7 @@ fn documents(url: &str) -> Result<Vec<Document>> {
         if hits.is_empty() {
             return Ok(all);
         }
-        for hit in hits {
-            let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-            all.push(Document {
-                index: text(&hit["_index"]),
-                id: text(&hit["_id"]),
-                tenant: text(&hit["_source"]["tenant"]),
-            });
-        }
+        all.extend(hits.iter().cloned());
         let scroll = page["_scroll_id"].as_str().unwrap_or_default().to_owned();
         page = ureq::post(format!("{url}/_search/scroll"))
             .send_json(json!({"scroll": "1m", "scroll_id": scroll}))?

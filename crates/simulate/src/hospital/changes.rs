@@ -158,7 +158,8 @@ impl Changes {
         let mut row =
             rows::vital_signs(&mut self.rng, &id, (patient, encounter, &by), now, &body, monitor.as_deref());
         if self.rng.random_bool(self.bad_share) {
-            row[rows::HEART_RATE] = Value::from(self.rng.random_range(400..900));
+            let impossible = Value::from(self.rng.random_range(400..900));
+            rows::VITAL_SIGNS.set(&mut row, "heart_rate", impossible);
         } else {
             self.roster.read_now(Reading { id: id.clone(), manual: monitor.is_none() });
             if monitor.is_none() {

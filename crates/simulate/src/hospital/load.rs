@@ -276,3 +276,96 @@ impl Generator {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, HashSet};
+
+    use super::*;
+    use crate::hospital::rows::Table;
+
+    fn charts(seed: u64) -> Vec<Chart> {
+        let mut g = Generator {
+            rng: ChaCha8Rng::seed_from_u64(seed),
+            ids: Ids::new(seed),
+            now: jiff::civil::date(2026, 3, 1).at(14, 5, 9, 0),
+            facilities: vec!["f".into()],
+            staff: vec!["s".into()],
+            encounters: 0,
+        };
+        (0..400)
+            .map(|number| {
+                let id = format!("p{number}");
+                let birth = people::birth_date(&mut g.rng, g.now.date(), 1, 95).unwrap();
+                let age = i32::from(g.now.year() - birth.year());
+                let body = Physiology::of(&id, age);
+                g.chart(&Person { id: &id, sex: Sex::Female, age, birth, body }).unwrap()
+            })
+            .collect()
+    }
+
+    fn fields(table: &Table, row: &Row) -> BTreeMap<String, Option<String>> {
+        let values = row.iter().map(|value| match value {
+            mysql::Value::NULL => None,
+            mysql::Value::Bytes(bytes) => Some(String::from_utf8(bytes.clone()).unwrap()),
+            other => Some(other.as_sql(true)),
+        });
+        table.columns.split(',').map(|name| name.trim().to_owned()).zip(values).collect()
+    }
+
+    #[test]
+    fn the_same_seed_makes_the_same_charts() {
+        let print = |charts: Vec<Chart>| {
+            charts
+                .iter()
+                .map(|c| format!("{:?}{:?}{:?}", c.encounters, c.diagnoses, c.vital_signs))
+                .collect::<String>()
+        };
+        assert_eq!(print(charts(5)), print(charts(5)));
+        assert_ne!(print(charts(5)), print(charts(6)));
+    }
+
+    /// Times as text order as the times they stand for.
+    #[test]
+    fn charts_make_sense() {
+        let (mut open, mut monitors) = (0, HashSet::new());
+        for chart in charts(9) {
+            let stays: BTreeMap<String, _> = (chart.encounters.iter())
+                .map(|row| fields(&rows::ENCOUNTERS, row))
+                .map(|stay| (stay["id"].clone().unwrap(), stay))
+                .collect();
+            for stay in stays.values() {
+                let (from, to) = (&stay["admission_date"], &stay["discharge_date"]);
+                assert!(to.is_none() || from < to, "{stay:?}");
+                assert!(from.as_deref() < Some("2026-03-01 14:05:09"), "{stay:?}");
+                assert_eq!(stay["status"].as_deref() == Some("in_progress"), to.is_none(), "{stay:?}");
+                open += usize::from(to.is_none());
+            }
+            for reading in chart.vital_signs.iter().map(|row| fields(&rows::VITAL_SIGNS, row)) {
+                let stay = &stays[reading["encounter_id"].as_ref().unwrap()];
+                let (at, end) = (&reading["observation_time"], &stay["discharge_date"]);
+                assert!(
+                    *at >= stay["admission_date"] && (end.is_none() || at <= end),
+                    "{reading:?} in {stay:?}"
+                );
+                let number =
+                    |column: &str| reading[column].as_deref().map(|text| text.parse::<i32>().unwrap());
+                if let Some(systolic) = number("blood_pressure_systolic") {
+                    assert!(number("blood_pressure_diastolic").unwrap() < systolic, "{reading:?}");
+                }
+                if let Some(monitor) = &reading["device_id"] {
+                    assert!(
+                        monitors.insert((monitor.clone(), at.clone())),
+                        "a monitor wrote twice in a second"
+                    );
+                }
+            }
+            for diagnosis in chart.diagnoses.iter().map(|row| fields(&rows::DIAGNOSES, row)) {
+                let over = &diagnosis["abatement_date"];
+                assert!(over.is_none() || *over >= diagnosis["onset_date"], "{diagnosis:?}");
+                assert_eq!(diagnosis["clinical_status"].as_deref() == Some("resolved"), over.is_some());
+            }
+        }
+        assert!(open > 20 && monitors.len() > 50, "{open} open stays, {} monitor readings", monitors.len());
+    }
+}

@@ -56,8 +56,16 @@ pub(super) const VITAL_SIGNS: Table = Table {
               glasgow_coma_scale, recorded_by, device_id, is_manual_entry",
 };
 
-/// Place of `heart_rate` among the columns of [`VITAL_SIGNS`].
-pub(super) const HEART_RATE: usize = 6;
+impl Table {
+    /// Sets a value of a row of this table; a column it does not fill is an error of ours.
+    pub fn set(&self, row: &mut Row, column: &str, value: Value) {
+        let place = self.columns.split(',').position(|name| name.trim() == column);
+        debug_assert!(place.is_some(), "no column {column}");
+        if let Some(slot) = place.and_then(|place| row.get_mut(place)) {
+            *slot = value;
+        }
+    }
+}
 
 pub(super) type Row = Vec<Value>;
 
