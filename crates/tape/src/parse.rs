@@ -1,4 +1,4 @@
-use crate::value::text;
+use crate::value::{plain, text};
 use crate::{Node, Tag, Tape, position};
 
 /// Nesting beyond which a document is refused.
@@ -180,19 +180,19 @@ impl Parser<'_> {
     /// Reads a string; returns start and length of its text in the tape.
     fn string(&mut self) -> Result<(u32, u32), JsonError> {
         let start = self.at + 1;
-        let plain = self.plain(start);
-        if self.json.get(plain) == Some(&b'"') {
-            self.at = plain + 1;
-            return Ok((position(self.base + start), position(plain - start)));
+        let stop = start + plain(&self.json[start..]);
+        if self.json.get(stop) == Some(&b'"') {
+            self.at = stop + 1;
+            return Ok((position(self.base + start), position(stop - start)));
         }
         // Escapes: the text is put together behind the copy of the document.
         let unescaped = self.tape.text.len();
         self.at = start;
         loop {
-            let plain = self.plain(self.at);
+            let stop = self.at + plain(&self.json[self.at..]);
             // Both ends stand at ASCII characters, so this is whole UTF-8, checked before.
-            self.tape.text.push_str(std::str::from_utf8(&self.json[self.at..plain]).unwrap_or_default());
-            self.at = plain;
+            self.tape.text.push_str(std::str::from_utf8(&self.json[self.at..stop]).unwrap_or_default());
+            self.at = stop;
             match self.peek() {
                 Some(b'"') => {
                     self.at += 1;
@@ -203,12 +203,6 @@ impl Parser<'_> {
                 None => return self.expected("end of string"),
             }
         }
-    }
-
-    /// The first place from `at` on that needs attention: quote, backslash, control character, end.
-    fn plain(&self, at: usize) -> usize {
-        let special = |&byte: &u8| byte == b'"' || byte == b'\\' || byte < 0x20;
-        self.json[at..].iter().position(special).map_or(self.json.len(), |n| at + n)
     }
 
     fn escape(&mut self) -> Result<(), JsonError> {
@@ -323,9 +317,11 @@ impl Parser<'_> {
 
 /// A cheap hash of a key by its length and both ends, of 10 bits.
 fn sieve_hash(key: &[u8]) -> usize {
-    let word = |bytes: &[u8]| bytes.iter().fold(0u64, |word, &byte| word << 8 | u64::from(byte));
-    let n = key.len().min(8);
-    let mixed = word(&key[..n]) ^ word(&key[key.len() - n..]).rotate_left(29) ^ key.len() as u64;
+    let (first, last) = match (key.first_chunk::<8>(), key.last_chunk::<8>()) {
+        (Some(first), Some(last)) => (u64::from_le_bytes(*first), u64::from_le_bytes(*last)),
+        _ => (key.iter().fold(0, |word, &byte| word << 8 | u64::from(byte)), 0),
+    };
+    let mixed = first ^ last.rotate_left(29) ^ key.len() as u64;
     (mixed.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 54) as usize
 }
 
