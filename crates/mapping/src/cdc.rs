@@ -139,6 +139,11 @@ impl CdcMapping {
         self.columns.all()
     }
 
+    /// Logical topics of the outputs.
+    pub fn topics(&self) -> impl Iterator<Item = &str> {
+        self.outputs.iter().map(|output| &*output.topic)
+    }
+
     /// `name@version`, for dead-letter headers.
     pub fn shape(&self) -> String {
         format!("{}@{}", self.name, self.version)
@@ -231,7 +236,8 @@ impl CdcMapping {
     ) -> Result<(), Rejection> {
         let made_again = |output: &Output| {
             // Of one row, a resource's key can change with the tenant only: the primary key stays the same.
-            matches!(output.makes, Made::Resource(_)) && drafts.iter().any(|draft| draft.topic == &output.topic)
+            matches!(output.makes, Made::Resource(_))
+                && drafts.iter().any(|draft| draft.topic == &output.topic)
         };
         let keys_stay = change.op == RowOp::Update && self.facility.is_none() && self.single_outputs();
         if keys_stay && self.outputs.iter().all(made_again) {

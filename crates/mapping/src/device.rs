@@ -1,8 +1,9 @@
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use fhirehose_fhirpath::{Ctx, Item, Slot, collect};
-use fhirehose_stream::{Reason, Rejection};
+use fhirehose_stream::{Reason, Record, Rejection};
 use fhirehose_tape::{Kind, Tape, Value};
 use fhirehose_topics::Registry;
 
@@ -51,6 +52,22 @@ pub struct Message<'m> {
     pub vendor: &'m Vendor,
     /// Kafka's timestamp of the record, milliseconds since the epoch.
     pub record_time: i64,
+}
+
+/// Record headers as an object of texts, for [`Message::headers`]; one that is no text is left out.
+pub fn read_headers(record: &Record<'_>, tape: &mut Tape) {
+    let text =
+        |value: Option<&'_ [u8]>| value.and_then(|value| std::str::from_utf8(value).ok().map(str::to_owned));
+    // Of a name that stands twice the last counts, as for Kafka's own clients.
+    let texts: BTreeMap<&str, String> =
+        record.headers().filter_map(|(name, value)| Some((name, text(value)?))).collect();
+    tape.clear();
+    tape.begin_object();
+    for (name, value) in &texts {
+        tape.key(name);
+        tape.string(value);
+    }
+    tape.end();
 }
 
 /// One reading of a message: of one device at one time. No `Debug`: it names a device.
@@ -173,6 +190,11 @@ impl DeviceMapping {
         })
     }
 
+    /// Logical topics of the outputs of a plane.
+    pub fn topics(&self, plane: Plane) -> impl Iterator<Item = &str> {
+        self.outputs.iter().filter(move |output| Plane::of(output) == plane).map(|output| &*output.topic)
+    }
+
     /// `name@version`, for dead-letter headers.
     pub fn shape(&self) -> String {
         format!("{}@{}", self.name, self.version)
@@ -180,7 +202,7 @@ impl DeviceMapping {
 
     /// Whether it has outputs of that plane.
     pub fn has(&self, plane: Plane) -> bool {
-        self.outputs.iter().any(|output| Plane::of(output) == plane)
+        self.topics(plane).next().is_some()
     }
 
     pub(crate) fn matches(&self, message: &Message<'_>) -> Result<bool, Rejection> {

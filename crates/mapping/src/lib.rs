@@ -3,11 +3,13 @@
 //! same bytes on every run, all of its outputs or none, and that what a mapping cannot mean is a problem at
 //! load with file, line and column. Never reads a clock, never does I/O after load.
 
+mod assignments;
 mod cdc;
 mod columns;
 mod concept_map;
 mod device;
 mod drafts;
+mod encoders;
 mod explain;
 mod functions;
 mod header;
@@ -23,10 +25,12 @@ mod yaml;
 #[cfg(test)]
 mod fpml_tests;
 
+pub use assignments::{ASSIGNMENTS, Assignments};
 pub use cdc::{CdcMapping, RowChange, RowOp, Scratch};
 pub use columns::{Column, ColumnType, ColumnUse, PersonalData};
-pub use device::{Assignment, DeviceMapping, Message, Plane, Reading, device_id};
+pub use device::{Assignment, DeviceMapping, Message, Plane, Reading, device_id, read_headers};
 pub use drafts::{Draft, DraftBody, Drafts};
+pub use encoders::{Encoders, Provenance};
 pub use explain::{ExplainError, Explanation, Step, explain};
 pub use load::{Mappings, check};
 pub use problem::Problem;
