@@ -1,5 +1,6 @@
 use std::borrow::Cow;
 
+use fhirehose_tape::Kind;
 use rust_decimal::Decimal;
 use smallvec::smallvec;
 
@@ -68,12 +69,18 @@ pub(crate) fn eval<'a>(plan: &'a Plan, scope: Scope<'_, 'a>) -> Evaluated<'a> {
             ops::distinct(all)?
         }
         Plan::Binary(Op::Concatenate, left, right) => {
-            let (left, right) = (eval(left, scope)?, eval(right, scope)?);
-            let text = |side: &Collection<'a>| single_text(side, "&").map(Option::unwrap_or_default);
-            smallvec![Item::string(text(&left)? + text(&right)?)]
+            let text = |side| {
+                let item = operand(side, scope, "&")?;
+                single_text(item.as_slice(), "&").map(Option::unwrap_or_default)
+            };
+            smallvec![Item::string(text(left)? + text(right)?)]
         }
         Plan::Binary(op, left, right) if ops::is_arithmetic(*op) => {
-            ops::arithmetic(*op, &eval(left, scope)?, &eval(right, scope)?)?
+            let name = "arithmetic";
+            match (operand(left, scope, name)?, operand(right, scope, name)?) {
+                (Some(left), Some(right)) => ops::arithmetic(*op, &left, &right)?.into_iter().collect(),
+                _ => Collection::new(),
+            }
         }
         Plan::Binary(..) | Plan::Is(..) | Plan::Match { .. } => boolean(truth(plan, scope)?),
         Plan::OfType(input, test) => {
@@ -126,6 +133,28 @@ fn step<'a>(
     Ok(out)
 }
 
+/// An operand that is at most one item.
+fn operand<'a>(plan: &'a Plan, scope: Scope<'_, 'a>, name: &str) -> Result<Option<Item<'a>>, EvalError> {
+    match quick(plan, scope) {
+        Some(item) => Ok(item),
+        None => Ok(single(&eval(plan, scope)?, name)?.cloned()),
+    }
+}
+
+/// A literal or a scalar column, without making a collection of it; `None` for whatever else a plan may be.
+fn quick<'a>(plan: &'a Plan, scope: Scope<'_, 'a>) -> Option<Option<Item<'a>>> {
+    match (plan, scope.this) {
+        (Plan::Literal(item), _) => Some(Some(item.borrow())),
+        (Plan::Member { input, name }, [Item::Node(node)]) if matches!(**input, Plan::This) => {
+            match node.value()?.get(name) {
+                Some(value) if value.kind() == Kind::Array => None,
+                value => Some(value.and_then(Item::of)),
+            }
+        }
+        _ => None,
+    }
+}
+
 /// An expression as a condition, in three-valued logic.
 pub(crate) fn truth<'a>(plan: &'a Plan, scope: Scope<'_, 'a>) -> Result<Option<bool>, EvalError> {
     let sides = |left: &'a Plan, right: &'a Plan| -> Result<_, EvalError> {
@@ -162,16 +191,26 @@ pub(crate) fn truth<'a>(plan: &'a Plan, scope: Scope<'_, 'a>) -> Result<Option<b
                 },
             },
             Op::Equal | Op::NotEqual => {
-                let (left, right) = sides(left, right)?;
-                ops::equal(&left, &right).map(|equal| equal == (*op == Op::Equal))
+                let equal = match (quick(left, scope), quick(right, scope)) {
+                    (Some(left), Some(right)) => ops::equal(left.as_slice(), right.as_slice()),
+                    _ => {
+                        let (left, right) = sides(left, right)?;
+                        ops::equal(&left, &right)
+                    }
+                };
+                equal.map(|equal| equal == (*op == Op::Equal))
             }
             Op::Equivalent | Op::NotEquivalent => {
                 let (left, right) = sides(left, right)?;
                 Some(ops::equivalent(&left, &right) == (*op == Op::Equivalent))
             }
             Op::Less | Op::LessOrEqual | Op::Greater | Op::GreaterOrEqual => {
-                let (left, right) = sides(left, right)?;
-                ops::compare(&left, &right)?.map(|order| match op {
+                let name = "a comparison";
+                let order = match (operand(left, scope, name)?, operand(right, scope, name)?) {
+                    (Some(left), Some(right)) => ops::compare(&left, &right)?,
+                    _ => None,
+                };
+                order.map(|order| match op {
                     Op::Less => order.is_lt(),
                     Op::LessOrEqual => order.is_le(),
                     Op::Greater => order.is_gt(),
@@ -196,13 +235,11 @@ pub(crate) fn truth<'a>(plan: &'a Plan, scope: Scope<'_, 'a>) -> Result<Option<b
 
 /// `in`: whether a collection has an item.
 fn member_of<'a>(item: &'a Plan, all: &'a Plan, scope: Scope<'_, 'a>) -> Result<Option<bool>, EvalError> {
-    let item = eval(item, scope)?;
-    match (item.as_slice(), all) {
-        ([], _) => Ok(None),
-        ([item], Plan::Set(all)) => Ok(Some(ops::has(all, item))),
-        ([item], all) => Ok(Some(ops::has(&eval(all, scope)?, item))),
-        _ => Err(EvalError::new("'in' and 'contains' look for one item, not several")),
-    }
+    Ok(match (operand(item, scope, "'in' or 'contains'")?, all) {
+        (None, _) => None,
+        (Some(item), Plan::Set(all)) => Some(ops::has(all, &item)),
+        (Some(item), all) => Some(ops::has(&eval(all, scope)?, &item)),
+    })
 }
 
 /// A collection as a condition: an item that is no boolean counts as true.

@@ -211,11 +211,8 @@ pub(crate) fn quantity<'a>(item: &Item<'a>) -> Option<Quantity<'a>> {
     }
 }
 
-/// `<` and its like; `None` where a side is empty or imprecise.
-pub(crate) fn compare(left: &[Item<'_>], right: &[Item<'_>]) -> Result<Option<Ordering>, EvalError> {
-    let (Some(left), Some(right)) = (single(left, "a comparison")?, single(right, "a comparison")?) else {
-        return Ok(None);
-    };
+/// `<` and its like; `None` where dates are too imprecise or units too different to tell.
+pub(crate) fn compare(left: &Item<'_>, right: &Item<'_>) -> Result<Option<Ordering>, EvalError> {
     let (left, right) = (left.atom(), right.atom());
     if let (Item::Integer(a), Item::Integer(b)) = (&left, &right) {
         return Ok(Some(a.cmp(b)));
@@ -235,13 +232,14 @@ pub(crate) fn compare(left: &[Item<'_>], right: &[Item<'_>]) -> Result<Option<Or
     Err(EvalError::new("values of different kinds cannot be compared"))
 }
 
-/// `+ - * / div mod`; empty where a side is, where a result does not fit and where a divisor is zero.
-pub(crate) fn arithmetic<'a>(op: Op, left: &[Item<'a>], right: &[Item<'a>]) -> Evaluated<'a> {
-    let (Some(left), Some(right)) = (single(left, "arithmetic")?, single(right, "arithmetic")?) else {
-        return Ok(Collection::new());
-    };
+/// `+ - * / div mod`; `None` where a result does not fit and where a divisor is zero.
+pub(crate) fn arithmetic<'a>(
+    op: Op,
+    left: &Item<'a>,
+    right: &Item<'a>,
+) -> Result<Option<Item<'a>>, EvalError> {
     let (left, right) = (left.atom(), right.atom());
-    let result = match (&left, &right) {
+    Ok(match (&left, &right) {
         (Item::Integer(a), Item::Integer(b)) => integers(op, *a, *b),
         (Item::String(a), Item::String(b)) if op == Op::Add => Some(Item::string(a.clone() + b.clone())),
         (Item::Date(_) | Item::DateTime(_) | Item::Time(_), Item::Quantity(by)) => moved(op, &left, by)?,
@@ -256,8 +254,7 @@ pub(crate) fn arithmetic<'a>(op: Op, left: &[Item<'a>], right: &[Item<'a>]) -> E
                 None => return Err(kinds()),
             },
         },
-    };
-    Ok(result.into_iter().collect())
+    })
 }
 
 fn kinds() -> EvalError {
