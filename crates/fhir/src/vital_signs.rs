@@ -4,7 +4,7 @@ use fhirehose_tape::Value;
 
 use crate::invariants::{coded, elements, has, has_choice, require, text};
 use crate::primitive::moment;
-use crate::terminology::LOINC;
+use crate::terminology::{LOINC, UCUM};
 use crate::validate::{Invalid, Rule};
 
 const CATEGORY: &str = "http://terminology.hl7.org/CodeSystem/observation-category";
@@ -22,6 +22,9 @@ const PROFILES: [&str; 12] = [
     "vitalspanel",
     "bmi-percentile",
 ];
+/// Value set ucum-vitals-common, to which the profile binds component values.
+const UNITS: [&str; 12] =
+    ["%", "cm", "[in_i]", "kg", "g", "[lb_av]", "Cel", "[degF]", "mm[Hg]", "/min", "kg/m2", "m2"];
 const PANEL: &str = "85354-9";
 const SYSTOLIC: &str = "8480-6";
 const DIASTOLIC: &str = "8462-4";
@@ -48,6 +51,14 @@ pub(crate) fn check(observation: Value<'_>) -> Result<(), Invalid> {
     let answered = |o: Value<'_>| has_choice(o, "value") || has(o, "dataAbsentReason");
     require("vs-2", answered(observation) || has(observation, "component") || has(observation, "hasMember"))?;
     require("vs-3", elements(observation, "component").all(answered))?;
+    for (index, component) in elements(observation, "component").enumerate() {
+        let unit = component.get("valueQuantity").map(|q| (text(q, "system"), text(q, "code")));
+        let bound = unit
+            .is_none_or(|(system, code)| system == Some(UCUM) && code.is_some_and(|c| UNITS.contains(&c)));
+        if !bound || has(component, "valueCodeableConcept") {
+            return Err(Invalid::at(&format!("component[{index}].value"), Rule::Unit));
+        }
+    }
     blood_pressure(observation)
 }
 

@@ -1,5 +1,7 @@
 //! One valid observation and what each mutation of it must be called; every Synthea resource we have tables for.
 
+#![expect(clippy::unwrap_used, reason = "a test may fail")]
+
 use fhirehose_fhir::terminology::CodeError;
 use fhirehose_fhir::{Rule, element_exists, validate};
 use fhirehose_tape::Tape;
@@ -139,6 +141,16 @@ fn mutations_of_blood_pressure() {
     let mut with_reason = mutate(blood_pressure(), "/component/1/valueQuantity", Value::Null);
     with_reason["component"][1]["dataAbsentReason"] = absent.clone();
     assert_eq!(verdict(&with_reason), Ok(()), "a missing half is said to be missing");
+    let flow = json!([{
+        "code": {"coding": [{"system": "http://loinc.org", "code": "3151-8"}]},
+        "valueQuantity": {"value": 2, "system": "http://unitsofmeasure.org", "code": "L/min"}
+    }]);
+    let flow = mutate(heart_rate(), "/component", flow);
+    assert_eq!(
+        verdict(&flow),
+        Err(("Observation.component[0].value".to_owned(), Rule::Unit)),
+        "ucum-vitals-common"
+    );
     let obs_6 = mutate(heart_rate(), "/dataAbsentReason", absent);
     assert_eq!(verdict(&obs_6), Err(("Observation".to_owned(), Rule::Invariant("obs-6"))));
     let obs_7 = mutate(heart_rate(), "/component", blood_pressure()["component"].clone());
