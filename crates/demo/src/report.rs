@@ -125,6 +125,9 @@ impl Report<'_> {
                 writeln!(out, "  {:<12} {}", site.service, site.url)?;
             }
         }
+        if !self.args.keep {
+            writeln!(out, "\nwith --keep everything goes on running, and its addresses are printed here")?;
+        }
         let verdict = match self.differences() {
             0 => "every store is right: 0 differences".to_owned(),
             some => format!("{some} DIFFERENCES"),

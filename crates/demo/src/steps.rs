@@ -35,7 +35,8 @@ pub fn run(args: &Args, screen: &mut Screen) -> Result<usize> {
         product.run(&["topics", "apply"])?;
         product.run(&["migrate", "apply"])
     })?;
-    let rows = step(screen, "two hospitals", || load(args, &stack.sites))?;
+    let loads = step(screen, "two hospitals", || load(args, &stack.sites))?;
+    let rows: i64 = loads.iter().sum();
     screen.say(&format!("    {} patients and {rows} rows in all, two tenants", 2 * args.patients))?;
     step(screen, "Debezium connectors", || register_connectors(&stack.sites))?;
     let mut running = step(screen, "fhirehose run all", || product.start())?;
@@ -45,7 +46,11 @@ pub fn run(args: &Args, screen: &mut Screen) -> Result<usize> {
         args.logs.join("fhirehose.log").display()
     ))?;
     let loaded = Instant::now();
-    step(screen, "the initial load through the pipeline", || quiet(&topics, &product, &mut running, 300))?;
+    step(screen, "the initial load through the pipeline", || {
+        let wanted =
+            stack.sites.iter().map(|site| format!("cdc.{}.", site.source)).zip(loads).collect::<Vec<_>>();
+        quiet(&topics, &product, &mut running, &wanted, 300)
+    })?;
     screen.say(&format!(
         "    {rows} rows in {:.1} s, snapshot by Debezium included",
         loaded.elapsed().as_secs_f64()
@@ -58,7 +63,9 @@ pub fn run(args: &Args, screen: &mut Screen) -> Result<usize> {
     })?;
     screen.say(&format!("\n{} seconds of changes and readings", args.seconds))?;
     let work = minute(args, &stack, &product, &mut running, screen)?;
-    step(screen, "waiting until nothing flows any more", || quiet(&topics, &product, &mut running, 180))?;
+    step(screen, "waiting until nothing flows any more", || {
+        quiet(&topics, &product, &mut running, &[], 180)
+    })?;
 
     let hospitals = (stack.sites.iter().zip(work.sent))
         .map(|(site, sent)| Hospital::read(site, sent))
@@ -106,20 +113,20 @@ fn step<T>(screen: &mut Screen, what: &str, work: impl FnOnce() -> Result<T>) ->
 }
 
 /// Both hospitals at once. They share their row ids and nothing else: whoever mixed up tenants would show.
-fn load(args: &Args, sites: &[Site]) -> Result<u64> {
+fn load(args: &Args, sites: &[Site]) -> Result<Vec<i64>> {
     let loads: Vec<_> = (0_u64..)
         .zip(sites.iter().cloned())
         .map(|(number, site)| {
             let (patients, seed) = (args.patients, args.seed);
-            thread::spawn(move || -> Result<u64> {
+            thread::spawn(move || -> Result<i64> {
                 let mut hospital = Simulated::open(&site.url, ZONE)?;
                 hospital.drop()?;
                 hospital.create()?;
-                Ok(hospital.load(patients, seed + number, seed)?)
+                Ok(i64::try_from(hospital.load(patients, seed + number, seed)?)?)
             })
         })
         .collect();
-    loads.into_iter().map(join).sum()
+    loads.into_iter().map(join).collect()
 }
 
 /// As a user would by hand; the stack knows its connectors' templates.
@@ -143,8 +150,15 @@ fn register_connectors(sites: &[Site]) -> Result<()> {
     Ok(())
 }
 
-/// Waits until no topic has grown for three seconds and no group has anything left to read.
-fn quiet(topics: &Topics, product: &Product, running: &mut Running, seconds: u64) -> Result<()> {
+/// Waits until topics of each prefix hold so many records, no topic has grown for three seconds and no group
+/// has anything left to read.
+fn quiet(
+    topics: &Topics,
+    product: &Product,
+    running: &mut Running,
+    wanted: &[(String, i64)],
+    seconds: u64,
+) -> Result<()> {
     const STILL: Duration = Duration::from_secs(3);
     let begun = Instant::now();
     let (mut end, mut since) = (-1, Instant::now());
@@ -155,7 +169,10 @@ fn quiet(topics: &Topics, product: &Product, running: &mut Running, seconds: u64
             let processors = status["processors"].as_array().cloned().unwrap_or_default();
             processors.iter().map(|processor| processor["lag_records"].as_i64().unwrap_or(1)).sum()
         });
-        if now != end || lag > 0 || now <= 0 {
+        let short = wanted.iter().any(|(prefix, records)| {
+            topics.end(|name| name.starts_with(prefix)).is_ok_and(|end| end < *records)
+        });
+        if now != end || lag > 0 || short {
             (end, since) = (now, Instant::now());
         }
         if since.elapsed() > STILL {
