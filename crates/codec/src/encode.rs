@@ -1,5 +1,6 @@
 use fhirehose_tape::{Kind, Tape, Value};
 use fhirehose_topics::Schema;
+use hashbrown::HashMap;
 
 use crate::schema::{Meaning, Node, NodeId};
 use crate::{AvroSchema, SchemaProblem, text};
@@ -8,8 +9,16 @@ use crate::{AvroSchema, SchemaProblem, text};
 pub struct AvroEncoder {
     schema: AvroSchema,
     header: [u8; 5],
-    /// By node of a record: encoded defaults of its fields; `None` is a required field.
-    defaults: Vec<Vec<Option<Vec<u8>>>>,
+    /// By node.
+    records: Vec<Record>,
+}
+
+/// What encoding a record needs beside its plan; empty for other nodes.
+#[derive(Default)]
+struct Record {
+    /// Encoded defaults of the fields; `None` is a required field.
+    defaults: Vec<Option<Vec<u8>>>,
+    positions: HashMap<Box<str>, usize>,
 }
 
 /// Where a document does not fit its schema.
@@ -40,41 +49,50 @@ impl AvroEncoder {
 
     pub(crate) fn of(schema: AvroSchema, id: u32) -> Result<AvroEncoder, SchemaProblem> {
         let [a, b, c, d] = id.to_be_bytes();
-        let mut encoder = AvroEncoder { schema, header: [0, a, b, c, d], defaults: Vec::new() };
+        let records = schema.nodes.iter().map(|node| match node {
+            Node::Record(fields) => {
+                let positions =
+                    fields.iter().enumerate().map(|(at, field)| (field.name.clone(), at)).collect();
+                Record { defaults: vec![None; fields.len()], positions }
+            }
+            _ => Record::default(),
+        });
+        let mut encoder = AvroEncoder { records: records.collect(), header: [0, a, b, c, d], schema };
         // A default may need those of the records in it, which may be compiled after it: settle by repeating.
         let mut missing = usize::MAX;
         loop {
-            let mut problem = None;
-            let defaults = (0..encoder.schema.nodes.len())
-                .map(|node| encoder.field_defaults(node, &mut problem))
-                .collect::<Vec<_>>();
-            encoder.defaults = defaults;
-            match problem {
+            let mut unfit = Vec::new();
+            for node in 0..encoder.records.len() {
+                let defaults = encoder.field_defaults(node, &mut unfit);
+                encoder.records[node].defaults = defaults;
+            }
+            match unfit.first() {
                 None => return Ok(encoder),
-                Some((_, count)) if count < missing => missing = count,
-                Some((path, _)) => {
-                    return Err(SchemaProblem { what: "a default that does not fit its type", path });
+                Some(_) if unfit.len() < missing => missing = unfit.len(),
+                Some(name) => {
+                    let what = "a default that does not fit its type";
+                    return Err(SchemaProblem { what, path: format!("/{name}") });
                 }
             }
         }
     }
 
-    /// Encoded defaults of a record's fields; counts those that do not fit (yet) in `problem`.
-    fn field_defaults(&self, node: NodeId, problem: &mut Option<(String, usize)>) -> Vec<Option<Vec<u8>>> {
+    /// Encoded defaults of a record's fields; names those that do not fit (yet) in `unfit`.
+    fn field_defaults(&self, node: NodeId, unfit: &mut Vec<Box<str>>) -> Vec<Option<Vec<u8>>> {
         let Node::Record(fields) = self.schema.node(node) else { return Vec::new() };
         let mut tape = Tape::new();
         let encoded = fields.iter().map(|field| {
             match (&field.default, self.schema.node(field.node)) {
                 (Some(json), _) => tape.parse_json(json.to_string().as_bytes()).ok()?,
                 (None, Node::Union(branches)) if branches.iter().any(|b| self.is_null(*b)) => tape.clear(),
+                (None, Node::Null) => tape.clear(),
                 (None, _) => return None,
             }
             let mut out = Vec::new();
             match self.value(field.node, tape.root(), &mut out) {
                 Ok(()) => Some(out),
                 Err(_) => {
-                    let count = problem.as_ref().map_or(0, |(_, count)| *count);
-                    *problem = Some((format!("/{}", field.name), count + 1));
+                    unfit.push(field.name.clone());
                     None
                 }
             }
@@ -174,27 +192,24 @@ impl AvroEncoder {
 
     fn record(&self, node: NodeId, value: Value<'_>, out: &mut Vec<u8>) -> Result<(), EncodeError> {
         let Node::Record(fields) = self.schema.node(node) else { return Ok(()) };
-        let defaults = self.defaults.get(node).map(Vec::as_slice).unwrap_or_default();
-        let mut found = 0;
-        for (index, field) in fields.iter().enumerate() {
-            let member = value.get(&field.name);
-            found += usize::from(member.is_some());
-            let default = defaults.get(index).and_then(Option::as_ref);
-            match (member.filter(|member| !member.is_null()), default) {
+        let Record { defaults, positions } = &self.records[node];
+        let mut members = vec![None; fields.len()];
+        for (name, member) in value.entries() {
+            match positions.get(name).and_then(|at| members.get_mut(*at)) {
+                Some(slot) => *slot = (!member.is_null()).then_some(member),
+                None => return Err(EncodeError::new("no such field").within(name)),
+            }
+        }
+        for ((field, member), default) in fields.iter().zip(members).zip(defaults) {
+            match (member, default) {
                 (Some(member), _) => {
                     self.value(field.node, member, out).map_err(|error| error.within(&field.name))?;
                 }
                 (None, Some(default)) => out.extend_from_slice(default),
-                (None, None) if self.is_null(field.node) => {}
                 (None, None) => return Err(EncodeError::new("required and missing").within(&field.name)),
             }
         }
-        let mut members = value.entries();
-        if found == members.clone().count() {
-            return Ok(());
-        }
-        let unknown = members.find(|(name, _)| !fields.iter().any(|field| &*field.name == *name));
-        Err(EncodeError::new("no such field").within(unknown.map_or("", |(name, _)| name)))
+        Ok(())
     }
 }
 

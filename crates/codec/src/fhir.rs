@@ -1,5 +1,3 @@
-use std::collections::HashSet;
-
 use fhirehose_tape::Tape;
 use fhirehose_topics::Schema;
 
@@ -37,8 +35,9 @@ pub struct FhirEncoder {
     order: Vec<Slot>,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-enum Slot {
+/// A field of the envelope.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Slot {
     Tenant,
     Id,
     VersionId,
@@ -65,8 +64,14 @@ impl Slot {
         ("resource", Slot::Resource),
     ];
 
+    /// Slots of a record's fields, in order.
+    pub(crate) fn of_fields(schema: &AvroSchema) -> Vec<Option<Slot>> {
+        let fields = schema.fields().unwrap_or_default();
+        fields.iter().map(|field| Slot::of(schema, &field.name, field.node)).collect()
+    }
+
     /// The slot of a field, if it has the type we read and write it as.
-    pub(crate) fn of(schema: &AvroSchema, name: &str, node: NodeId) -> Option<Slot> {
+    fn of(schema: &AvroSchema, name: &str, node: NodeId) -> Option<Slot> {
         let slot = Slot::ALL.iter().find(|(known, _)| *known == name)?.1;
         let fits = match (slot, schema.node(node)) {
             (Slot::LastUpdated, Node::Long(Meaning::Timestamp { per_second: 1_000, .. })) => true,
@@ -88,8 +93,7 @@ impl FhirEncoder {
     pub(crate) fn of(schema: &AvroSchema, id: u32) -> Result<FhirEncoder, SchemaProblem> {
         let problem = |what, name: &str| SchemaProblem { what, path: format!("/{name}") };
         let fields = schema.fields().ok_or_else(|| problem("not a record", ""))?;
-        let order = fields.iter().map(|field| {
-            let slot = Slot::of(schema, &field.name, field.node);
+        let order = fields.iter().zip(&schema.slots).map(|(field, slot)| {
             slot.ok_or_else(|| problem("not a field of the FHIR envelope, or not of its type", &field.name))
         });
         let order = order.collect::<Result<Vec<_>, _>>()?;
@@ -144,18 +148,19 @@ impl<'b> FhirEnvelope<'b> {
             flags: Vec::new(),
             resource: &[],
         };
-        let mut seen = HashSet::new();
-        for field in schema.fields().ok_or(not_ours("not a FHIR envelope"))? {
-            match Slot::of(&schema, &field.name, field.node) {
+        let mut seen = 0;
+        let fields = schema.fields().ok_or(not_ours("not a FHIR envelope"))?;
+        for (field, slot) in fields.iter().zip(&schema.slots) {
+            match slot {
                 Some(slot) => {
-                    envelope.fill(slot, &mut reader)?;
-                    seen.insert(slot);
+                    envelope.fill(*slot, &mut reader)?;
+                    seen += 1;
                 }
                 None => reader.value(&schema, field.node, &mut Tape::new(), 0)?,
             }
         }
         reader.end()?;
-        if seen.len() == Slot::ALL.len() { Ok(envelope) } else { Err(not_ours("not a whole FHIR envelope")) }
+        if seen == Slot::ALL.len() { Ok(envelope) } else { Err(not_ours("not a whole FHIR envelope")) }
     }
 
     fn fill(&mut self, slot: Slot, reader: &mut Reader<'b>) -> Result<(), DecodeError> {

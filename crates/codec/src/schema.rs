@@ -2,10 +2,14 @@ use std::collections::HashMap;
 
 use serde_json::Value as Json;
 
+use crate::fhir::Slot;
+
 /// A schema compiled to a flat plan that decoding and encoding walk.
 pub struct AvroSchema {
     pub(crate) nodes: Vec<Node>,
     pub(crate) root: NodeId,
+    /// Which fields of the root are those of the FHIR envelope.
+    pub(crate) slots: Vec<Option<Slot>>,
 }
 
 pub(crate) type NodeId = usize;
@@ -76,7 +80,11 @@ impl AvroSchema {
         let json: Json = serde_json::from_str(json).map_err(|_| problem("malformed JSON"))?;
         let mut compiler = Compiler { nodes: Vec::new(), names: HashMap::new(), path: Vec::new() };
         match compiler.compile(&json, "") {
-            Ok(root) => Ok(AvroSchema { nodes: compiler.nodes, root }),
+            Ok(root) => {
+                let mut schema = AvroSchema { nodes: compiler.nodes, root, slots: Vec::new() };
+                schema.slots = Slot::of_fields(&schema);
+                Ok(schema)
+            }
             Err(what) => Err(SchemaProblem { what, path: format!("/{}", compiler.path.join("/")) }),
         }
     }
