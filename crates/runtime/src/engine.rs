@@ -60,22 +60,23 @@ impl Engine {
         Ok(Engine { config, clients, instance, stop: Stop::default(), processors: Vec::new() })
     }
 
-    /// Adds a Kafka-to-Kafka processor; `make` is called once per worker, and again when a worker starts anew.
+    /// Adds a Kafka-to-Kafka processor; `make` is called with a worker's number, once per worker
+    /// and again when it starts anew.
     pub fn transact(
         &mut self,
         spec: Spec,
-        make: impl Fn() -> Result<Box<dyn Processor>, Fault> + Send + Sync + 'static,
+        make: impl Fn(usize) -> Result<Box<dyn Processor>, Fault> + Send + Sync + 'static,
     ) {
-        self.add(spec, Arc::new(move |worker: &Worker| TransactLoop::run(worker, make()?)));
+        self.add(spec, Arc::new(move |worker: &Worker| TransactLoop::run(worker, make(worker.index)?)));
     }
 
     /// Adds a store; `make` as for [`Engine::transact`].
     pub fn store(
         &mut self,
         spec: Spec,
-        make: impl Fn() -> Result<Box<dyn Sink>, Fault> + Send + Sync + 'static,
+        make: impl Fn(usize) -> Result<Box<dyn Sink>, Fault> + Send + Sync + 'static,
     ) {
-        self.add(spec, Arc::new(move |worker: &Worker| StoreLoop::run(worker, make()?)));
+        self.add(spec, Arc::new(move |worker: &Worker| StoreLoop::run(worker, make(worker.index)?)));
     }
 
     fn add(&mut self, spec: Spec, run: Runner) {

@@ -48,13 +48,14 @@ impl Replay {
         }
     }
 
-    /// Reads partitions of one topic from their beginning to at least the end they had when this was called,
-    /// counting transactions that were open then. Returns the next offset of each. `idle` is called all the
-    /// while and may end it.
+    /// Reads partitions of one topic to at least the end they had when this was called, counting transactions
+    /// that were open then: from the beginning, or from the offset in `from` where there still is one. Returns
+    /// the next offset of each. `idle` is called all the while and may end it.
     pub(crate) fn to_end(
         &mut self,
         topic: &str,
         partitions: &[i32],
+        from: &HashMap<TopicPartition, i64>,
         stop: &Stop,
         idle: &mut dyn FnMut() -> Result<(), Fault>,
         each: &mut dyn FnMut(Record<'_>) -> Result<(), Fault>,
@@ -62,8 +63,10 @@ impl Replay {
         let topic = self.names.get(topic);
         let mut next = HashMap::new();
         for &partition in partitions {
-            let low = self.settle(&topic, partition, stop, idle)?;
-            next.insert(TopicPartition { topic: topic.clone(), partition }, low);
+            let (low, end) = self.settle(&topic, partition, stop, idle)?;
+            let at = TopicPartition { topic: topic.clone(), partition };
+            let start = from.get(&at).copied().filter(|from| (low..=end).contains(from));
+            next.insert(at, start.unwrap_or(low));
         }
         self.assign(&next.iter().map(|(at, offset)| (at.clone(), *offset)).collect::<Vec<_>>())?;
         let mut open: HashSet<i32> = partitions.iter().copied().collect();
@@ -91,14 +94,14 @@ impl Replay {
         Ok(next.into_iter().collect())
     }
 
-    /// Waits until everything up to the present end is stable; returns the first offset.
+    /// Waits until everything up to the present end is stable; returns the first offset and the stable end.
     fn settle(
         &self,
         topic: &str,
         partition: i32,
         stop: &Stop,
         idle: &mut dyn FnMut() -> Result<(), Fault>,
-    ) -> Result<i64, Fault> {
+    ) -> Result<(i64, i64), Fault> {
         let ask = |consumer: &BaseConsumer<Logged>| {
             consumer
                 .fetch_watermarks(topic, partition, ASK)
@@ -108,7 +111,7 @@ impl Replay {
         loop {
             let (low, stable) = ask(&self.committed)?;
             if stable >= end {
-                return Ok(low);
+                return Ok((low, stable));
             }
             if stop.requested() {
                 return Err(Fault::transient("stopped while waiting for transactions"));

@@ -1,6 +1,8 @@
+use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use fhirehose_stream::{Fault, Processor};
+use fhirehose_stream::{Fault, Processor, TopicPartition};
 
 use crate::clients::Clients;
 use crate::replay::Replay;
@@ -9,13 +11,17 @@ use crate::stop::Stop;
 /// Table records handed over between two batches at most, so that a busy table does not starve the stream.
 const BETWEEN_BATCHES: usize = 2_000;
 
+const CHECKPOINT: Duration = Duration::from_secs(60);
+
 /// The table topics of one worker: read whole before anything is processed, and followed from then on.
 pub(crate) struct Tables {
     replay: Replay,
+    next: HashMap<TopicPartition, i64>,
+    saved: Instant,
 }
 
 impl Tables {
-    /// Reads the topics to the end they have now.
+    /// Reads the topics to the end they have now, from where the processor's snapshot ends if it has one.
     pub(crate) fn load(
         clients: &Clients,
         group: &str,
@@ -27,24 +33,45 @@ impl Tables {
             return Ok(None);
         }
         let mut replay = Replay::new(clients, &format!("{group}.tables"))?;
-        let mut next = Vec::new();
+        let start: HashMap<_, _> = processor.table_start().into_iter().collect();
+        let mut next = HashMap::new();
         for topic in topics {
             let partitions = replay.partitions_of(topic)?;
             let mut count = 0_u64;
-            let ends = replay.to_end(topic, &partitions, stop, &mut || Ok(()), &mut |record| {
+            let ends = replay.to_end(topic, &partitions, &start, stop, &mut || Ok(()), &mut |record| {
                 count += 1;
                 processor.table(record)
             })?;
             tracing::info!(topic = &**topic, records = count, "table read");
             next.extend(ends);
         }
-        replay.follow(&next)?;
-        Ok(Some(Tables { replay }))
+        let offsets: Vec<_> = next.iter().map(|(at, offset)| (at.clone(), *offset)).collect();
+        replay.follow(&offsets)?;
+        Ok(Some(Tables { replay, next, saved: Instant::now() }))
     }
 
-    /// Hands over what has arrived since; returns whether anything has.
-    pub(crate) fn follow(&mut self, processor: &mut dyn Processor) -> Result<bool, Fault> {
-        let count = self.replay.arrived(BETWEEN_BATCHES, &mut |record| processor.table(record))?;
-        Ok(count > 0)
+    /// Hands over what has arrived since.
+    pub(crate) fn follow(&mut self, processor: &mut dyn Processor) -> Result<(), Fault> {
+        let next = &mut self.next;
+        self.replay.arrived(BETWEEN_BATCHES, &mut |record| {
+            next.insert(record.at().clone(), record.offset() + 1);
+            processor.table(record)
+        })?;
+        if self.saved.elapsed() > CHECKPOINT {
+            self.checkpoint(processor);
+        }
+        Ok(())
+    }
+
+    /// Lets the processor save what it knows of the tables.
+    pub(crate) fn checkpoint(&mut self, processor: &mut dyn Processor) {
+        self.saved = Instant::now();
+        let offsets: Vec<_> = self.next.iter().map(|(at, offset)| (at.clone(), *offset)).collect();
+        if let Err(fault) = processor.checkpoint(&offsets) {
+            tracing::warn!(
+                why = fault.what,
+                "no snapshot of the tables was saved; they are read whole at the next start"
+            );
+        }
     }
 }

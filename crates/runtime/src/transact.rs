@@ -126,6 +126,9 @@ impl<'w> TransactLoop<'w> {
                 self.finish(&mut batch)?;
             }
         }
+        if let Some(tables) = &mut self.tables {
+            tables.checkpoint(&mut *self.processor);
+        }
         Ok(())
     }
 
@@ -165,6 +168,7 @@ impl<'w> TransactLoop<'w> {
         changelog.to_end(
             topic,
             &numbers,
+            &HashMap::new(),
             &self.worker.stop,
             &mut || reader.keep_alive(Duration::ZERO),
             &mut |record| {

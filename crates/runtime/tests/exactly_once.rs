@@ -1,0 +1,462 @@
+//! Kafka to Kafka on a real broker, with things breaking: every record's effect exactly once.
+
+mod kit;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use fhirehose_runtime::{Config, Engine, Spec, StartError, Stop};
+use fhirehose_stream::{
+    Assigned, Batch, Fault, Outputs, Processor, Reason, Record, Rejection, TopicPartition, Verdict, Verdicts,
+};
+use kit::{Bench, number, spawn, spec};
+
+/// Copies values; rejects multiples of `reject`; slow on request; faults on request.
+struct Copier {
+    output: Arc<str>,
+    reject: u64,
+    nap: Duration,
+    faults: Arc<AtomicU32>,
+}
+
+impl Processor for Copier {
+    fn process(&mut self, batch: &Batch, out: &mut Outputs) -> Result<Verdicts, Fault> {
+        thread::sleep(self.nap);
+        let verdicts = batch.judge(|record| {
+            let n = value(record);
+            if self.reject > 0 && n.is_multiple_of(self.reject) {
+                return Ok(Rejection::new(Reason::UnknownCode, "a.path").of_shape("copy@1").into());
+            }
+            out.to(&self.output, record.key().unwrap_or_default())
+                .partition(record.partition())
+                .header("from", record.offset().to_string().as_bytes())
+                .value(|bytes| {
+                    bytes.extend_from_slice(record.value().unwrap_or_default());
+                    Ok::<_, Fault>(())
+                })?;
+            Ok(Verdict::Emit(1))
+        });
+        let left = self.faults.load(Ordering::SeqCst);
+        if left > 0 {
+            self.faults.store(left - 1, Ordering::SeqCst);
+            return Err(Fault::transient("asked for by the test"));
+        }
+        verdicts
+    }
+}
+
+fn value(record: Record<'_>) -> u64 {
+    std::str::from_utf8(record.value().unwrap()).unwrap().parse().unwrap()
+}
+
+fn start(
+    config: Config,
+    spec: Spec,
+    make: impl Fn() -> Box<dyn Processor> + Send + Sync + 'static,
+) -> (Stop, JoinHandle<Result<(), StartError>>) {
+    let mut engine = Engine::new(Arc::new(config)).unwrap();
+    engine.transact(spec, move |_| Ok(make()));
+    let stop = engine.stop();
+    (stop, thread::spawn(move || engine.run()))
+}
+
+fn copier(output: &str, reject: u64) -> impl Fn() -> Box<dyn Processor> + Send + Sync + use<> {
+    let output: Arc<str> = output.into();
+    move || Box::new(Copier { output: output.clone(), reject, nap: Duration::ZERO, faults: Arc::default() })
+}
+
+/// 0 missing, 0 doubled, and each partition in its order.
+fn assert_exactly_once(bench: &Bench, output: &str, partitions: u64, expected: impl Iterator<Item = u64>) {
+    let found = bench.read(output);
+    let mut numbers: Vec<_> = found.iter().map(number).collect();
+    for partition in 0..partitions {
+        let of: Vec<_> = found.iter().filter(|f| f.partition as u64 == partition).map(number).collect();
+        assert!(of.windows(2).all(|pair| pair[0] < pair[1]), "partition {partition} is out of order");
+    }
+    numbers.sort_unstable();
+    let expected: Vec<_> = expected.collect();
+    let missing = expected.iter().filter(|n| numbers.binary_search(n).is_err()).count();
+    let doubled = numbers.windows(2).filter(|pair| pair[0] == pair[1]).count();
+    assert_eq!((missing, doubled, numbers.len()), (0, 0, expected.len()), "missing, doubled, in all");
+}
+
+#[test]
+fn every_record_is_copied_once_and_rejects_are_dead_letters() {
+    let Some(mut bench) = Bench::new("copy") else { return };
+    let spec = bench.copier(4);
+    let (input, output) = (topic(&spec, "in"), topic(&spec, "out"));
+    bench.produce(&input, 4, 0..20_000);
+    let mut config = bench.config();
+    config.runtime.workers = 2;
+    let (stop, engine) = start(config, spec.clone(), copier(&output, 1_000));
+    assert_eq!(bench.await_count(&output, 19_980, Duration::from_secs(60)), 19_980);
+    let asked = Instant::now();
+    stop.request();
+    engine.join().unwrap().unwrap();
+    assert!(asked.elapsed() < Duration::from_secs(10), "it stopped in {:?}", asked.elapsed());
+    assert_exactly_once(&bench, &output, 4, (0..20_000).filter(|n| n % 1_000 != 0));
+
+    let letters = bench.read(&topic(&spec, "dlq"));
+    let mut dead: Vec<_> = letters.iter().map(number).collect();
+    dead.sort_unstable();
+    assert_eq!(dead, (0..20_000).step_by(1_000).collect::<Vec<_>>());
+    let original = bench.read(&input);
+    for letter in &letters {
+        let header = |name: &str| String::from_utf8(letter.headers[name].clone()).unwrap();
+        assert_eq!(header("fhirehose-dlq-reason"), "unknown_code");
+        assert_eq!(header("fhirehose-dlq-source-topic"), input);
+        let (partition, offset) =
+            (header("fhirehose-dlq-source-partition"), header("fhirehose-dlq-source-offset"));
+        let source = original
+            .iter()
+            .find(|o| o.partition.to_string() == partition && o.offset.to_string() == offset)
+            .unwrap();
+        assert_eq!(
+            (&source.key, &source.value, source.timestamp_ms),
+            (&letter.key, &letter.value, letter.timestamp_ms)
+        );
+    }
+}
+
+#[test]
+fn what_a_fault_undid_is_never_seen() {
+    let Some(mut bench) = Bench::new("fault") else { return };
+    let spec = bench.copier(1);
+    let (input, output) = (topic(&spec, "in"), topic(&spec, "out"));
+    bench.produce(&input, 1, 0..2_000);
+    let faults = Arc::new(AtomicU32::new(4));
+    let make = {
+        let (output, faults): (Arc<str>, _) = (output.as_str().into(), faults.clone());
+        move || -> Box<dyn Processor> {
+            Box::new(Copier {
+                output: output.clone(),
+                reject: 0,
+                nap: Duration::ZERO,
+                faults: faults.clone(),
+            })
+        }
+    };
+    let (stop, engine) = start(bench.config(), spec.clone(), make);
+    bench.await_count(&output, 2_000, Duration::from_secs(30));
+    stop.request();
+    engine.join().unwrap().unwrap();
+    assert_eq!(faults.load(Ordering::SeqCst), 0, "every fault was met");
+    assert_exactly_once(&bench, &output, 1, 0..2_000);
+}
+
+#[test]
+fn a_group_without_a_past_refuses_to_guess() {
+    let Some(mut bench) = Bench::new("start") else { return };
+    let spec = bench.copier(1);
+    let (input, output) = (topic(&spec, "in"), topic(&spec, "out"));
+    bench.produce(&input, 1, 0..10);
+    let mut config = bench.config();
+    config.runtime.start_from = None;
+    let (_, engine) = start(config.clone(), spec.clone(), copier(&output, 0));
+    let error = engine.join().unwrap().unwrap_err().to_string();
+    assert!(error.contains("--start-from") && error.contains(&input), "{error}");
+    // With a word it starts; from then on it needs none.
+    config.runtime.start_from = Some(fhirehose_runtime::StartFrom::Latest);
+    let (stop, engine) = start(config.clone(), spec.clone(), copier(&output, 0));
+    thread::sleep(Duration::from_secs(4));
+    stop.request();
+    engine.join().unwrap().unwrap();
+    bench.produce(&input, 1, 10..20);
+    config.runtime.start_from = None;
+    let (stop, engine) = start(config, spec.clone(), copier(&output, 0));
+    bench.await_count(&output, 10, Duration::from_secs(30));
+    stop.request();
+    engine.join().unwrap().unwrap();
+    assert_eq!(bench.numbers(&output), (10..20).collect::<Vec<_>>());
+}
+
+#[test]
+fn missing_topics_are_named() {
+    let Some(mut bench) = Bench::new("missing") else { return };
+    let mut spec = bench.copier(1);
+    spec.outputs.push("t-runtime-not-there".into());
+    let (_, engine) = start(bench.config(), spec, copier("x", 0));
+    let error = engine.join().unwrap().unwrap_err().to_string();
+    assert!(error.contains("t-runtime-not-there") && error.contains("topics apply"), "{error}");
+}
+
+#[test]
+fn an_output_that_is_too_large_is_a_reject_and_the_rest_flows() {
+    struct Blower(Arc<str>);
+    impl Processor for Blower {
+        fn process(&mut self, batch: &Batch, out: &mut Outputs) -> Result<Verdicts, Fault> {
+            batch.judge(|record| {
+                let large = value(record) == 7;
+                out.to(&self.0, record.key().unwrap_or_default()).value(|bytes| {
+                    bytes.extend_from_slice(record.value().unwrap_or_default());
+                    bytes.resize(if large { 1_500_000 } else { bytes.len() }, b' ');
+                    Ok::<_, Fault>(())
+                })?;
+                Ok(Verdict::Emit(1))
+            })
+        }
+    }
+    let Some(mut bench) = Bench::new("large") else { return };
+    let spec = bench.copier(1);
+    let (input, output) = (topic(&spec, "in"), topic(&spec, "out"));
+    bench.produce(&input, 1, 0..50);
+    let out: Arc<str> = output.as_str().into();
+    let (stop, engine) = start(bench.config(), spec.clone(), move || Box::new(Blower(out.clone())));
+    bench.await_count(&output, 49, Duration::from_secs(30));
+    stop.request();
+    engine.join().unwrap().unwrap();
+    assert_exactly_once(&bench, &output, 1, (0..50).filter(|n| *n != 7));
+    let letters = bench.read(&topic(&spec, "dlq"));
+    assert_eq!(letters.len(), 1);
+    assert_eq!((number(&letters[0]), &*letters[0].headers["fhirehose-dlq-reason"]), (7, &b"too_large"[..]));
+}
+
+#[test]
+fn the_breaker_stops_before_the_topic_is_drained_into_dead_letters() {
+    let Some(mut bench) = Bench::new("breaker") else { return };
+    let spec = bench.copier(1);
+    let (input, output) = (topic(&spec, "in"), topic(&spec, "out"));
+    bench.produce(&input, 1, 0..3_000);
+    let mut config = bench.config();
+    config.breaker.consecutive = 1_000;
+    // Everything is rejected.
+    let (stop, engine) = start(config, spec.clone(), copier(&output, 1));
+    thread::sleep(Duration::from_secs(6));
+    let dead = bench.read(&topic(&spec, "dlq")).len();
+    assert!(dead < 1_000, "{dead} dead letters: nothing past the breaking batch may be committed");
+    stop.request();
+    engine.join().unwrap().unwrap();
+}
+
+/// Counts records per key class in a changelog; emits the running count. Restored wrongly, counts would repeat
+/// or jump.
+struct Counter {
+    output: Arc<str>,
+    changelog: Arc<str>,
+    counts: BTreeMap<i32, u64>,
+    staged: BTreeMap<i32, u64>,
+    owned: Vec<i32>,
+    nap: Duration,
+}
+
+impl Processor for Counter {
+    fn process(&mut self, batch: &Batch, out: &mut Outputs) -> Result<Verdicts, Fault> {
+        thread::sleep(self.nap);
+        self.staged = self.counts.clone();
+        let verdicts = batch.judge(|record| {
+            let partition = record.partition();
+            assert!(self.owned.contains(&partition), "a record of a partition that is not assigned");
+            let count = self.staged.entry(partition).or_default();
+            *count += 1;
+            let text = count.to_string();
+            out.to(&self.output, b"count").partition(partition).value(|bytes| {
+                bytes.extend_from_slice(text.as_bytes());
+                Ok::<_, Fault>(())
+            })?;
+            Ok(Verdict::Emit(1))
+        })?;
+        for (partition, count) in &self.staged {
+            let (key, text) = (partition.to_string(), count.to_string());
+            out.to(&self.changelog, key.as_bytes()).partition(*partition).value(|bytes| {
+                bytes.extend_from_slice(text.as_bytes());
+                Ok::<_, Fault>(())
+            })?;
+        }
+        Ok(verdicts)
+    }
+
+    fn committed(&mut self) {
+        if !self.staged.is_empty() {
+            self.counts = std::mem::take(&mut self.staged);
+        }
+    }
+
+    fn aborted(&mut self) {
+        self.staged.clear();
+    }
+
+    fn restore(&mut self, record: Record<'_>) -> Result<(), Fault> {
+        self.counts.insert(record.partition(), value(record));
+        Ok(())
+    }
+
+    fn assigned(&mut self, partitions: &[Assigned]) -> Result<(), Fault> {
+        self.owned.extend(partitions.iter().map(|a| a.at.partition));
+        Ok(())
+    }
+
+    fn revoked(&mut self, partitions: &[TopicPartition]) {
+        for at in partitions {
+            self.owned.retain(|owned| *owned != at.partition);
+            self.counts.remove(&at.partition);
+            self.staged.remove(&at.partition);
+        }
+    }
+}
+
+/// Not a test: the process that others stop, freeze and kill.
+#[test]
+#[ignore = "run by other tests, in a process of its own"]
+fn child() {
+    let var = |name: &str| std::env::var(name).unwrap();
+    let mut config = kit::config(&var("T_BROKERS"));
+    config.runtime.instance = var("T_INSTANCE");
+    config.runtime.batch_max_records = 200;
+    config.log.format = fhirehose_runtime::LogFormat::Text;
+    fhirehose_runtime::init_logging(&config.log).unwrap();
+    let mut spec = spec(&var("T_GROUP"), &var("T_IN"), &var("T_OUT"), &var("T_DLQ"));
+    let output: Arc<str> = var("T_OUT").into();
+    let nap = Duration::from_millis(20);
+    let mut engine = Engine::new(Arc::new(config)).unwrap();
+    match std::env::var("T_CHANGELOG") {
+        Ok(changelog) => {
+            let changelog: Arc<str> = changelog.into();
+            spec.changelog = Some(changelog.clone());
+            engine.transact(spec, move |_| {
+                Ok(Box::new(Counter {
+                    output: output.clone(),
+                    changelog: changelog.clone(),
+                    counts: BTreeMap::new(),
+                    staged: BTreeMap::new(),
+                    owned: Vec::new(),
+                    nap,
+                }))
+            });
+        }
+        Err(_) => engine.transact(spec, move |_| {
+            Ok(Box::new(Copier { output: output.clone(), reject: 100, nap, faults: Arc::default() }))
+        }),
+    }
+    engine.run().unwrap();
+}
+
+struct Children<'b> {
+    bench: &'b Bench,
+    spec: Spec,
+}
+
+impl Children<'_> {
+    fn spawn(&self, instance: &str, more: &[(&str, &str)]) -> kit::Guarded {
+        let of = |name| topic(&self.spec, name);
+        let (input, output, dead) = (of("in"), of("out"), of("dlq"));
+        let mut variables = vec![
+            ("T_BROKERS", self.bench.brokers.as_str()),
+            ("T_INSTANCE", instance),
+            ("T_GROUP", &self.spec.group),
+            ("T_IN", &input),
+            ("T_OUT", &output),
+            ("T_DLQ", &dead),
+        ];
+        variables.extend_from_slice(more);
+        spawn("child", &variables)
+    }
+
+    /// Waits until the output has grown by some records since the last look.
+    fn progress(&self, seen: &mut usize) {
+        let output = topic(&self.spec, "out");
+        *seen = self.bench.await_count(&output, *seen + 1_000, Duration::from_secs(60));
+    }
+}
+
+fn topic(spec: &Spec, name: &str) -> String {
+    format!("{}-{name}", spec.group)
+}
+
+#[test]
+fn killed_in_mid_load_nothing_is_missing_or_doubled() {
+    let Some(mut bench) = Bench::new("kill") else { return };
+    let spec = bench.copier(4);
+    let output = topic(&spec, "out");
+    bench.produce(&topic(&spec, "in"), 4, 0..30_000);
+    let children = Children { bench: &bench, spec: spec.clone() };
+    let mut seen = 0;
+    for _ in 0..3 {
+        let child = children.spawn("a", &[]);
+        children.progress(&mut seen);
+        child.kill();
+    }
+    let last = children.spawn("a", &[]);
+    bench.await_count(&output, 29_700, Duration::from_secs(90));
+    let took = last.stop();
+    assert!(took < Duration::from_secs(10), "it stopped in {took:?}");
+    assert_exactly_once(&bench, &output, 4, (0..30_000).filter(|n| n % 100 != 0));
+    let mut dead = bench.numbers(&topic(&spec, "dlq"));
+    dead.sort_unstable();
+    assert_eq!(dead, (0..30_000).step_by(100).collect::<Vec<_>>());
+}
+
+#[test]
+fn instances_come_and_go_and_nothing_is_missing_or_doubled() {
+    let Some(mut bench) = Bench::new("rebalance") else { return };
+    let spec = bench.copier(6);
+    let output = topic(&spec, "out");
+    bench.produce(&topic(&spec, "in"), 6, 0..40_000);
+    let children = Children { bench: &bench, spec: spec.clone() };
+    let mut seen = 0;
+    let a = children.spawn("a", &[]);
+    children.progress(&mut seen);
+    let b = children.spawn("b", &[]);
+    children.progress(&mut seen);
+    thread::sleep(Duration::from_secs(4));
+    a.stop();
+    children.progress(&mut seen);
+    let c = children.spawn("c", &[]);
+    thread::sleep(Duration::from_secs(4));
+    b.kill();
+    bench.await_count(&output, 39_600, Duration::from_secs(90));
+    c.stop();
+    assert_exactly_once(&bench, &output, 6, (0..40_000).filter(|n| n % 100 != 0));
+}
+
+#[test]
+fn a_frozen_worker_that_wakes_up_writes_nothing_more() {
+    let Some(mut bench) = Bench::new("zombie") else { return };
+    let spec = bench.copier(4);
+    let output = topic(&spec, "out");
+    bench.produce(&topic(&spec, "in"), 4, 0..40_000);
+    let children = Children { bench: &bench, spec: spec.clone() };
+    let mut seen = 0;
+    let frozen = children.spawn("a", &[]);
+    children.progress(&mut seen);
+    frozen.signal("-STOP");
+    // Longer than its session: its partitions go to the other.
+    let other = children.spawn("b", &[]);
+    thread::sleep(Duration::from_secs(12));
+    children.progress(&mut seen);
+    frozen.signal("-CONT");
+    bench.await_count(&output, 39_600, Duration::from_secs(90));
+    frozen.stop();
+    other.stop();
+    assert_exactly_once(&bench, &output, 4, (0..40_000).filter(|n| n % 100 != 0));
+}
+
+#[test]
+fn state_in_a_changelog_survives_kills_and_moves() {
+    let Some(mut bench) = Bench::new("state") else { return };
+    let spec = bench.copier(4);
+    let output = topic(&spec, "out");
+    let changelog = bench.topic("changelog", 4, &[("cleanup.policy", "compact")]);
+    bench.produce(&topic(&spec, "in"), 4, 0..30_000);
+    let children = Children { bench: &bench, spec: spec.clone() };
+    let more = [("T_CHANGELOG", changelog.as_str())];
+    let mut seen = 0;
+    let a = children.spawn("a", &more);
+    children.progress(&mut seen);
+    let b = children.spawn("b", &more);
+    children.progress(&mut seen);
+    thread::sleep(Duration::from_secs(3));
+    a.kill();
+    children.progress(&mut seen);
+    let c = children.spawn("a", &more);
+    bench.await_count(&output, 30_000, Duration::from_secs(90));
+    b.stop();
+    c.stop();
+    let found = bench.read(&output);
+    for partition in 0..4 {
+        let counts: Vec<_> = found.iter().filter(|f| f.partition == partition).map(number).collect();
+        assert_eq!(counts, (1..=7_500).collect::<Vec<_>>(), "partition {partition}");
+    }
+}
