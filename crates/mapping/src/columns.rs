@@ -18,7 +18,7 @@ pub enum ColumnType {
     Boolean,
     /// `YYYY-MM-DD`, or days since 1970-01-01.
     Date,
-    /// A time without zone: text, or milliseconds or microseconds since the epoch of the same clock in UTC.
+    /// A time without zone: text (a `Z` behind it is ignored), or milliseconds or microseconds since the epoch of the same clock in UTC.
     DateTime,
     /// A moment: text with an offset, or milliseconds or microseconds since the epoch.
     Timestamp,
@@ -204,7 +204,8 @@ fn typed_value(kind: ColumnType, value: Value<'_>, typed: &mut Tape) -> Result<(
         ColumnType::Boolean => typed.bool(boolean(value).ok_or(Reason::WrongType)?),
         ColumnType::Date => {
             let date = match value.as_str() {
-                Some(text) => time::date(text),
+                // The `Z` is how Debezium's `time.precision.mode=isostring` writes a date.
+                Some(text) => time::date(text.strip_suffix('Z').unwrap_or(text)),
                 None => time::date_of_days(value.as_i64().ok_or(Reason::WrongType)?),
             };
             typed.string(&date.map_err(|_| Reason::InvalidTime)?.to_string());
@@ -284,11 +285,16 @@ mod tests {
 
     #[test]
     fn every_encoding_becomes_one_value() {
-        let one = r#"{"id":"a","n":"7","d":"36.50","b":1,"day":20455,"local":1767323045000,"at":"2026-01-02T03:04:05Z","j":"{\"x\":[1]}"}"#;
-        let other = r#"{"id":"a","n":7,"d":36.50,"b":true,"day":"2026-01-02","local":"2026-01-02 03:04:05","at":1767323045000,"j":{"x":[1]}}"#;
+        let one = r#"{"id":"a","n":"7","d":"36.50","b":1,"day":"2026-01-02Z","local":"2026-01-02T03:04:05Z","at":"2026-01-02T03:04:05Z","j":"{\"x\":[1]}"}"#;
+        let other = r#"{"id":"a","n":7,"d":36.50,"b":true,"day":20455,"local":1767323045000,"at":1767323045000,"j":{"x":[1]}}"#;
         let expected = r#"{"id":"a","n":7,"d":36.50,"b":true,"day":"2026-01-02","local":"2026-01-02T03:04:05","at":"2026-01-02T03:04:05Z","j":{"x":[1]}}"#;
         assert_eq!(typed(one).as_deref(), Ok(expected));
         assert_eq!(typed(other).as_deref(), Ok(expected));
+    }
+
+    #[test]
+    fn blank_text_is_null() {
+        assert_eq!(typed(r#"{"id":" ","n":1}"#).as_deref(), Ok(r#"{"id":null,"n":1}"#));
     }
 
     #[test]
@@ -302,7 +308,7 @@ mod tests {
             (r#"{"id":"a","n":1,"d":""}"#, Reason::WrongType, "d"),
             (r#"{"id":"a","n":1,"b":2}"#, Reason::WrongType, "b"),
             (r#"{"id":"a","n":1,"day":"2522-07-13"}"#, Reason::InvalidTime, "day"),
-            (r#"{"id":"a","n":1,"local":"2026-01-02T03:04:05Z"}"#, Reason::InvalidTime, "local"),
+            (r#"{"id":"a","n":1,"local":"2026-01-02T03:04:05+02:00"}"#, Reason::InvalidTime, "local"),
             (r#"{"id":"a","n":1,"j":"{"}"#, Reason::WrongType, "j"),
             (r#"{"id":"a","n":1,"password":null}"#, Reason::ForbiddenColumn, "password"),
             (r#"{"id":"__debezium_unavailable_value","n":1}"#, Reason::MissingColumn, "id"),
