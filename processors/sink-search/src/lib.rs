@@ -7,6 +7,8 @@ mod bootstrap;
 mod bulk;
 mod client;
 mod shapes;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 use std::sync::Arc;
