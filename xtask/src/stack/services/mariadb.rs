@@ -79,8 +79,12 @@ impl Service for Hospital {
 
     fn command(&self, stack: &Stack) -> Result<Command> {
         let user = if shell::is_root() { &["--user=root"][..] } else { &[] };
+        // A folder of its own: a starting server deletes what looks like leftover temporary tables, of others too.
+        let temporary = stack.dir.join("run").join(format!("{}.tmp", self.name));
+        fs::create_dir_all(&temporary)?;
         let data = stack.data_made_by(self.name, |data| {
             let mut install = Command::new("mariadb-install-db");
+            install.env("TMPDIR", &temporary);
             install.arg("--no-defaults").arg(format!("--datadir={}", data.display())).args(user);
             shell::capture(install.args(["--auth-root-authentication-method=normal", "--skip-test-db"]))
                 .map(drop)
@@ -91,6 +95,7 @@ impl Service for Hospital {
         command
             .arg("--no-defaults")
             .arg(format!("--datadir={}", data.display()))
+            .arg(format!("--tmpdir={}", temporary.display()))
             .arg(format!("--init-file={}", users.display()))
             .arg(format!("--port={}", self.port(stack)?))
             .arg(format!("--server-id={}", self.server_id))
