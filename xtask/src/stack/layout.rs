@@ -157,3 +157,45 @@ fn read_ports(path: &Path) -> Result<BTreeMap<String, u16>> {
         .collect::<Result<_>>()
         .with_context(|| format!("{} is damaged; `cargo xtask stack reset` makes a new one", path.display()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports_are_remembered_until_somebody_takes_one() {
+        let dir = std::env::temp_dir().join(format!("xtask-ports-{}", std::process::id()));
+        let mut stack = Stack::open_at(dir.clone()).unwrap();
+        assert!(!stack.allot_ports().unwrap().is_empty());
+        let (redis, kafka) = (stack.port("redis").unwrap(), stack.port("kafka").unwrap());
+
+        let mut again = Stack::open_at(dir.clone()).unwrap();
+        assert!(again.allot_ports().unwrap().is_empty());
+        assert_eq!(again.port("redis").unwrap(), redis);
+
+        let foreigner = TcpListener::bind(("127.0.0.1", redis)).unwrap();
+        assert_eq!(again.allot_ports().unwrap(), ["redis"]);
+        assert_ne!(again.port("redis").unwrap(), redis);
+        assert_eq!(again.port("kafka").unwrap(), kafka);
+        drop(foreigner);
+
+        fs::write(dir.join("ports"), "redis=many\n").unwrap();
+        assert!(Stack::open_at(dir.clone()).is_err());
+        fs::remove_dir_all(dir).unwrap();
+    }
+
+    #[test]
+    fn data_made_halfway_is_made_anew() {
+        let dir = std::env::temp_dir().join(format!("xtask-data-{}", std::process::id()));
+        let stack = Stack::open_at(dir.clone()).unwrap();
+        let half = |data: &Path| {
+            fs::write(data.join("half"), "").map_err(Into::into).and_then(|()| bail!("interrupted"))
+        };
+        assert!(stack.data_made_by("x", half).is_err());
+        assert!(!stack.data("x").exists());
+        let data = stack.data_made_by("x", |data| Ok(fs::write(data.join("whole"), "")?)).unwrap();
+        assert!(data.join("whole").exists() && !data.join("half").exists());
+        stack.data_made_by("x", |_| bail!("made twice")).unwrap();
+        fs::remove_dir_all(dir).unwrap();
+    }
+}

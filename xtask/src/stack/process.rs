@@ -163,3 +163,68 @@ impl Stat {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A stack in a folder of its own, removed with its processes' logs at the end.
+    fn in_a_stack(name: &str, test: impl FnOnce(&Stack)) {
+        let dir = std::env::temp_dir().join(format!("xtask-{name}-{}", std::process::id()));
+        test(&Stack::open_at(dir.clone()).unwrap());
+        fs::remove_dir_all(dir).unwrap();
+    }
+
+    fn await_output(stack: &Stack, service: &str) {
+        while fs::read_to_string(stack.log(service)).unwrap().is_empty() {
+            sleep(Duration::from_millis(5));
+        }
+    }
+
+    #[test]
+    fn a_started_process_is_known_and_stops_when_asked() {
+        in_a_stack("stop", |stack| {
+            let mut command = Command::new("sh");
+            command.args(["-c", "echo started; exec sleep 60"]);
+            let mut child = start(stack, "sleeper", &command).unwrap();
+            await_output(stack, "sleeper");
+            let process = Process::of(&stack.dir, "sleeper").unwrap();
+            assert_eq!(process.pid, child.id());
+            assert!(!process.stop("TERM", Duration::from_secs(5)).unwrap());
+            assert!(Process::of(&stack.dir, "sleeper").is_none());
+            assert!(!child.wait().unwrap().success());
+            assert_eq!(fs::read_to_string(stack.log("sleeper")).unwrap(), "started\n");
+        });
+    }
+
+    #[test]
+    fn a_process_that_ignores_the_signal_is_killed() {
+        in_a_stack("kill", |stack| {
+            let mut command = Command::new("sh");
+            command.args(["-c", "trap '' TERM; echo deaf; while true; do sleep 0.1; done"]);
+            let mut child = start(stack, "deaf", &command).unwrap();
+            await_output(stack, "deaf");
+            let process = Process::of(&stack.dir, "deaf").unwrap();
+            assert!(process.stop("TERM", Duration::from_millis(200)).unwrap());
+            assert!(!child.wait().unwrap().success());
+        });
+    }
+
+    #[test]
+    fn a_reused_pid_is_not_ours() {
+        in_a_stack("pid", |stack| {
+            let (pid, started) = (std::process::id(), Stat::read(std::process::id()).unwrap().started);
+            let write = |started: u64, boot: &str| {
+                fs::write(pid_file(&stack.dir, "x"), format!("{pid} {started} {boot}\n")).unwrap();
+            };
+            write(started, &boot_id());
+            assert!(Process::of(&stack.dir, "x").is_some());
+            write(started + 1, &boot_id());
+            assert!(Process::of(&stack.dir, "x").is_none());
+            write(started, "another-boot");
+            assert!(Process::of(&stack.dir, "x").is_none());
+            fs::write(pid_file(&stack.dir, "x"), "damaged").unwrap();
+            assert!(Process::of(&stack.dir, "x").is_none());
+        });
+    }
+}
