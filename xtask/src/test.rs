@@ -27,7 +27,7 @@ Examples:
   cargo xtask test --only fmt,clippy,unit
   cargo xtask test --only integration -- -p fhirehose-runtime
 
-Advisories are not part of it: `cargo deny check advisories` fetches their database.";
+Cargo.lock must be up to date (--locked). Advisories are not part of it: `cargo deny check advisories` fetches their database.";
 
 const PHASES: [&str; 6] = ["fmt", "tidy", "deny", "clippy", "unit", "integration"];
 
@@ -91,7 +91,9 @@ fn run(phase: &str, extra: &[String]) -> Result<()> {
         "fmt" => cargo(&["fmt", "--all", "--check"]),
         "tidy" => tidy::run(),
         "deny" => deny::check(&root, &layout::cache_dir()?),
-        "clippy" => cargo(&["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"]),
+        "clippy" => {
+            cargo(&["clippy", "--quiet", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings"])
+        }
         "unit" => {
             let skip = ("FHIREHOSE_TEST_SKIP_STACK".to_owned(), "1".to_owned());
             cargo_test(&["--lib", "--bins"], extra, vec![skip])
@@ -116,7 +118,7 @@ fn cargo_test(targets: &[&str], extra: &[String], env: Vec<(String, String)>) ->
     let whole = if extra.is_empty() { &["--workspace"][..] } else { &[] };
     let mut child = Command::new("cargo")
         .current_dir(layout::repository()?)
-        .args(["test", "--quiet", "--no-fail-fast"])
+        .args(["test", "--quiet", "--locked", "--no-fail-fast"])
         .args(whole)
         .args(targets)
         .args(extra)
