@@ -17,6 +17,13 @@ pub struct CopyRows {
     rows: usize,
 }
 
+/// An end of rows, made by [`CopyRows::mark`].
+#[derive(Clone, Copy, Debug)]
+pub struct Mark {
+    bytes: usize,
+    rows: usize,
+}
+
 impl CopyRows {
     /// Rows of these columns; the names must be trusted SQL identifiers.
     pub fn new(columns: &[(String, ColumnType)]) -> CopyRows {
@@ -51,6 +58,17 @@ impl CopyRows {
         }
         self.rows += 1;
         Ok(())
+    }
+
+    /// Where the rows end now, for [`CopyRows::rewind`].
+    pub fn mark(&self) -> Mark {
+        Mark { bytes: self.bytes.len(), rows: self.rows }
+    }
+
+    /// Drops the rows pushed since that mark.
+    pub fn rewind(&mut self, mark: Mark) {
+        self.bytes.truncate(mark.bytes);
+        self.rows = mark.rows;
     }
 
     pub fn len(&self) -> usize {

@@ -15,7 +15,7 @@ mod table;
 
 pub use column::{ColumnType, Datum, WrongType};
 pub use connect::Connector;
-pub use copy::CopyRows;
+pub use copy::{CopyRows, Mark};
 pub use error::{StoreError, fault};
 pub use sink::{PgSink, Tables};
 pub use table::{Column, TableShape};

@@ -55,6 +55,7 @@ CREATE TABLE fact.diagnosis_fact (
     provider_id         uuid,
     diagnosed_at        timestamptz,
     diagnosis_date_key  integer     GENERATED ALWAYS AS (dim.date_key(diagnosed_at)) STORED,
+    diagnosis_type      text,
     onset_date          date,
     abatement_date      date,
     clinical_status     text,

@@ -1,0 +1,205 @@
+//! Facts, and dimensions that are overwritten: one row per key, of the newest version.
+
+use std::collections::BTreeSet;
+
+use fhirehose_pgsink::{StoreError, TableShape};
+use fhirehose_stream::Fault;
+use postgres::{Client, Statement};
+
+use crate::declaration::Kind;
+use crate::scd2::{Moved, Repoint};
+use crate::table::{Member, Table};
+
+/// Statements for one table that is written by key.
+pub(crate) struct UpsertSql {
+    upsert: Statement,
+    /// Removes rows, or marks them in a dimension; codes have none.
+    gone: Option<Statement>,
+    refresh: Option<Refresh>,
+    /// By dimension: what its moved members mean for this table.
+    repoints: Vec<(String, Repoint)>,
+}
+
+struct Refresh {
+    /// Members of the rows that are about to change.
+    members: Statement,
+    run: Statement,
+}
+
+impl UpsertSql {
+    pub(crate) fn prepare(
+        client: &mut Client,
+        table: &Table,
+        all: &[Table],
+    ) -> Result<UpsertSql, StoreError> {
+        let shape = TableShape::read(client, &table.declaration.table)?;
+        let event_time = table.declaration.event_time.as_deref();
+        // Bare where it can be, for the index that ends in it.
+        let at = |alias: &str| match event_time {
+            Some(column) if shape.column(column).is_some_and(|column| !column.optional) => {
+                format!("{alias}.{column}")
+            }
+            Some(column) => format!("coalesce({alias}.{column}, {alias}.source_ts)"),
+            None => format!("{alias}.source_ts"),
+        };
+        let dimension = |name: &str| {
+            let found = all.iter().find(|table| table.declaration.table == name);
+            found.ok_or_else(|| Fault::fatal(format!("no table {name} is declared")))
+        };
+        let mut repoints = Vec::new();
+        let mut versioned = Vec::new();
+        for (column, lookup) in &table.declaration.lookups {
+            let target = dimension(&lookup.table)?;
+            if target.declaration.kind == Kind::Scd2 {
+                let id = &lookup.id[0];
+                versioned.push((column.as_str(), target, id.as_str()));
+                let repoint = Repoint::prepare(client, table, column, id, &at("f"), target)?;
+                repoints.push((lookup.table.clone(), repoint));
+            }
+        }
+        let gone = gone_sql(table).map(|sql| client.prepare(&sql)).transpose()?;
+        let refresh = match &table.declaration.refresh {
+            Some(refresh) => {
+                let lookup = &table.declaration.lookups[&refresh.lookup];
+                Some(Refresh {
+                    members: client.prepare(&members_sql(table, &lookup.id[0]))?,
+                    run: client.prepare(&format!(
+                        "SELECT {}($1::text[], $2::text[]::{}[])",
+                        refresh.function,
+                        dimension(&lookup.table)?.id_types[0]
+                    ))?,
+                })
+            }
+            None => None,
+        };
+        Ok(UpsertSql {
+            upsert: client.prepare(&upsert_sql(table, &versioned, &at("s")))?,
+            gone,
+            refresh,
+            repoints,
+        })
+    }
+
+    /// Members of the rows these resources (tenants and ids) have now, where columns are computed over them.
+    pub(crate) fn members(
+        &self,
+        client: &mut Client,
+        (tenants, ids): (&[String], &[String]),
+    ) -> Result<Vec<Member>, StoreError> {
+        let Some(refresh) = &self.refresh else { return Ok(Vec::new()) };
+        let member = |row: &postgres::Row| Ok(Member { tenant: row.try_get(0)?, id: vec![row.try_get(1)?] });
+        client.query(&refresh.members, &[&tenants, &ids])?.iter().map(member).collect()
+    }
+
+    /// Merges the staged rows, then takes away what is gone: by version, so their order in the batch is kept.
+    pub(crate) fn merge(&self, client: &mut Client, table: &Table) -> Result<(), StoreError> {
+        if table.has_rows() {
+            client.execute(&self.upsert, &[])?;
+        }
+        let gone = &table.gone;
+        if let Some(statement) = self.gone.as_ref().filter(|_| !gone.id.is_empty()) {
+            client.execute(statement, &[&gone.tenant, &gone.id, &gone.version, &gone.source_ts])?;
+        }
+        Ok(())
+    }
+
+    /// Computes the refreshed columns of these members anew.
+    pub(crate) fn refresh(&self, client: &mut Client, members: &BTreeSet<Member>) -> Result<(), StoreError> {
+        if let Some(refresh) = self.refresh.as_ref().filter(|_| !members.is_empty()) {
+            let tenants: Vec<&str> = members.iter().map(|member| member.tenant.as_str()).collect();
+            let ids: Vec<&str> =
+                members.iter().filter_map(|member| member.id.first().map(String::as_str)).collect();
+            client.execute(&refresh.run, &[&tenants, &ids])?;
+        }
+        Ok(())
+    }
+
+    /// Follows the members of a versioned dimension that moved.
+    pub(crate) fn repoint(
+        &self,
+        client: &mut Client,
+        dimension: &str,
+        moved: &Moved,
+    ) -> Result<(), StoreError> {
+        let of = self.repoints.iter().filter(|(name, _)| name == dimension);
+        of.map(|(_, repoint)| repoint.run(client, moved)).collect()
+    }
+}
+
+/// Newest version per key first; rows older than what is there change nothing.
+fn upsert_sql(table: &Table, versioned: &[(&str, &Table, &str)], at: &str) -> String {
+    let declaration = &table.declaration;
+    let columns = table.columns();
+    let id = table.id_columns();
+    let values: Vec<String> = columns
+        .iter()
+        .map(|column| match versioned.iter().find(|(name, ..)| name == column) {
+            // The version that holds at the fact's time; the first where the fact is older than the calendar.
+            Some((_, dimension, fact_id)) => format!(
+                "coalesce((SELECT d.{key} FROM {dim} AS d WHERE d.tenant_id = s.tenant_id AND d.{dim_id} = s.{fact_id} \
+                 AND d.valid_from <= {at} ORDER BY d.valid_from DESC LIMIT 1), s.{column})",
+                key = dimension.declaration.key,
+                dim = dimension.declaration.table,
+                dim_id = dimension.id_columns(),
+            ),
+            None => format!("s.{column}"),
+        })
+        .collect();
+    let mut set: Vec<String> = columns
+        .iter()
+        .filter(|column| {
+            **column != declaration.key && **column != "tenant_id" && !declaration.id.contains(column)
+        })
+        .map(|column| format!("{column} = excluded.{column}"))
+        .collect();
+    if declaration.kind != Kind::Fact {
+        set.push("is_inferred = false".into());
+    }
+    if declaration.kind == Kind::Scd1 {
+        set.push("is_deleted = false".into());
+    }
+    // Versions of different resources cannot be compared: the newest use of a code describes it.
+    let (order, newer) = match declaration.kind {
+        Kind::Code => (
+            "source_ts DESC, version DESC",
+            "(t.source_ts, t.version) < (excluded.source_ts, excluded.version)",
+        ),
+        _ => ("version DESC", "t.version < excluded.version"),
+    };
+    format!(
+        "INSERT INTO {name} AS t ({all}) SELECT {values} \
+         FROM (SELECT DISTINCT ON (tenant_id, {id}) * FROM {stage} ORDER BY tenant_id, {id}, {order}) AS s \
+         ON CONFLICT (tenant_id, {id}) DO UPDATE SET {set}, loaded_at = now() WHERE {newer}",
+        name = declaration.table,
+        all = columns.join(", "),
+        values = values.join(", "),
+        stage = table.stage(),
+        set = set.join(", "),
+    )
+}
+
+fn gone_sql(table: &Table) -> Option<String> {
+    let declaration = &table.declaration;
+    let (name, id) = (&declaration.table, table.id_columns());
+    let kind = table.id_types.first()?;
+    let gone = "unnest($1::text[], $2::text[], $3::int8[], $4::int8[]) AS g (tenant, id, version, source_ts)";
+    let same = format!("t.tenant_id = g.tenant AND t.{id} = g.id::{kind} AND t.version < g.version");
+    match declaration.kind {
+        Kind::Fact => Some(format!("DELETE FROM {name} AS t USING {gone} WHERE {same}")),
+        Kind::Scd1 => Some(format!(
+            "UPDATE {name} AS t SET is_deleted = true, version = g.version, \
+             source_ts = to_timestamp(g.source_ts / 1000.0), loaded_at = now() FROM {gone} WHERE {same}"
+        )),
+        Kind::Scd2 | Kind::Code => None,
+    }
+}
+
+fn members_sql(table: &Table, member: &str) -> String {
+    let (name, id) = (&table.declaration.table, table.id_columns());
+    let kind = table.id_types.first().map_or("text", String::as_str);
+    format!(
+        "SELECT DISTINCT t.tenant_id, t.{member}::text FROM {name} AS t \
+         JOIN unnest($1::text[], $2::text[]) AS r (tenant, id) ON t.tenant_id = r.tenant AND t.{id} = r.id::{kind} \
+         WHERE t.{member} IS NOT NULL"
+    )
+}
