@@ -3,39 +3,38 @@
 use fhirehose_tape::Value;
 
 use crate::primitive::moment;
+use crate::tables::Special;
 use crate::terminology::{self, LOINC, UCUM};
-use crate::validate::{Invalid, Rule, Walk};
-use crate::{reference, vital_signs};
+use crate::validate::{Invalid, Rule};
+use crate::vital_signs;
 
 type Check = Result<(), Invalid>;
 
-/// Checks one object of that type; its children are right already.
-pub(crate) fn check(type_name: &str, value: Value<'_>, walk: &Walk<'_>) -> Check {
-    match type_name {
-        "Coding" => coding(value),
-        "Quantity" | "Age" | "Duration" | "Count" | "Distance" => {
-            require("qty-3", !has(value, "code") || has(value, "system"))
-        }
-        "Reference" => reference_form(value, walk),
-        "Period" => require("per-1", in_order(text(value, "start"), text(value, "end"))),
-        "Extension" => {
+/// Checks one object of a type with invariants of its own; its children are right already.
+pub(crate) fn check(special: Special, value: Value<'_>) -> Check {
+    match special {
+        // References are judged where their targets are known: `reference.rs`.
+        Special::None | Special::Reference => Ok(()),
+        Special::Coding => coding(value),
+        Special::Quantity => require("qty-3", value.get("code").is_none() || value.get("system").is_some()),
+        Special::Period => require("per-1", in_order(text(value, "start"), text(value, "end"))),
+        Special::Extension => {
             let valued = value.entries().any(|(key, _)| key.trim_start_matches('_').starts_with("value"));
             require("ext-1", valued != has(value, "extension"))
         }
-        "ContactPoint" => require("cpt-2", !has(value, "value") || has(value, "system")),
-        "Attachment" => require("att-1", !has(value, "data") || has(value, "contentType")),
-        "Patient.contact" => {
+        Special::ContactPoint => require("cpt-2", !has(value, "value") || has(value, "system")),
+        Special::Attachment => require("att-1", !has(value, "data") || has(value, "contentType")),
+        Special::PatientContact => {
             let named = ["name", "telecom", "address", "organization"].iter().any(|name| has(value, name));
             require("pat-1", named)
         }
-        "Organization" => organization(value),
-        "Condition" => condition(value),
-        "Observation.referenceRange" => {
+        Special::Organization => organization(value),
+        Special::Condition => condition(value),
+        Special::ReferenceRange => {
             require("obs-3", ["low", "high", "text"].iter().any(|name| has(value, name)))
         }
-        "Observation.component" => measured(value, value),
-        "Observation" => observation(value),
-        _ => Ok(()),
+        Special::Component => measured(value),
+        Special::Observation => observation(value),
     }
 }
 
@@ -84,15 +83,6 @@ fn coding(value: Value<'_>) -> Check {
     }
 }
 
-fn reference_form(value: Value<'_>, walk: &Walk<'_>) -> Check {
-    match text(value, "reference") {
-        Some(target) => {
-            reference::target(target, walk.root).map(|_| ()).map_err(|rule| Invalid::at("reference", rule))
-        }
-        None => Ok(()),
-    }
-}
-
 fn organization(value: Value<'_>) -> Check {
     let is_home = |item: Value<'_>| text(item, "use") == Some("home");
     require("org-1", has(value, "name") || has(value, "identifier"))?;
@@ -131,13 +121,13 @@ fn observation(value: Value<'_>) -> Check {
         });
         require("obs-7", !same)?;
     }
-    measured(value, value)?;
+    measured(value)?;
     vital_signs::check(value)
 }
 
 /// A quantity under a LOINC code we have a rule for carries a UCUM unit of the allow-list.
-fn measured(code_holder: Value<'_>, value_holder: Value<'_>) -> Check {
-    let (Some(code), Some(quantity)) = (code_holder.get("code"), value_holder.get("valueQuantity")) else {
+fn measured(value: Value<'_>) -> Check {
+    let (Some(code), Some(quantity)) = (value.get("code"), value.get("valueQuantity")) else {
         return Ok(());
     };
     for coding in elements(code, "coding").filter(|c| text(*c, "system") == Some(LOINC)) {

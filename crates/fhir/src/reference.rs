@@ -3,29 +3,38 @@
 use fhirehose_tape::Value;
 
 use crate::primitive::id;
-use crate::validate::Rule;
+use crate::validate::{Invalid, Rule};
 
-/// Checks a Reference against the types allowed at its place; `root` is where `#id` looks for what is contained.
-pub(crate) fn check(reference: Value<'_>, targets: &[&str], root: Value<'_>) -> Result<(), Rule> {
-    let stated = reference.get("type").and_then(Value::as_str);
+/// Checks a Reference against the types allowed at its place, all where `targets` is `None`; `root` is where
+/// `#id` looks for what is contained.
+pub(crate) fn check(reference: Value<'_>, targets: Option<&[&str]>, root: Value<'_>) -> Result<(), Invalid> {
     let pointed = match reference.get("reference").and_then(Value::as_str) {
-        Some(text) => target(text, root)?,
+        Some(text) => target(text, root).map_err(|rule| Invalid::at("reference", rule))?,
         None => None,
     };
+    let Some(targets) = targets else { return Ok(()) };
+    let stated = reference.get("type").and_then(Value::as_str);
     let allowed = |ty: Option<&str>| ty.is_none_or(|ty| targets.contains(&ty));
-    if allowed(stated) && allowed(pointed) { Ok(()) } else { Err(Rule::Target) }
+    if allowed(stated) && allowed(pointed) { Ok(()) } else { Err(Invalid::at("", Rule::Target)) }
 }
 
 /// The resource type a reference names, where it names one: `Type/id[/_history/v]`, a URL ending so, a conditional
 /// `Type?…`, or `#id` of a contained resource (invariant ref-1). `urn:` names none.
-pub(crate) fn target<'a>(text: &'a str, root: Value<'a>) -> Result<Option<&'a str>, Rule> {
+fn target<'a>(text: &'a str, root: Value<'a>) -> Result<Option<&'a str>, Rule> {
+    let of_type = |resource: Value<'a>| resource.get("resourceType").and_then(Value::as_str);
+    if let Some((ty, rest)) = text.split_once('/')
+        && is_type(ty)
+        && id(rest)
+    {
+        return Ok(Some(ty));
+    }
     if let Some(fragment) = text.strip_prefix('#') {
         if fragment.is_empty() {
-            return Ok(root.get("resourceType").and_then(Value::as_str));
+            return Ok(of_type(root));
         }
-        let contained = root.get("contained").map(Value::elements).into_iter().flatten();
-        let found = contained.into_iter().find(|r| r.get("id").and_then(Value::as_str) == Some(fragment));
-        return found.map(|r| r.get("resourceType").and_then(Value::as_str)).ok_or(Rule::Invariant("ref-1"));
+        let mut contained = root.get("contained").into_iter().flat_map(Value::elements);
+        let found = contained.find(|r| r.get("id").and_then(Value::as_str) == Some(fragment));
+        return found.map(of_type).ok_or(Rule::Invariant("ref-1"));
     }
     if let Some((ty, _)) = text.split_once('?').filter(|(ty, _)| is_type(ty)) {
         return Ok(Some(ty));
@@ -44,5 +53,9 @@ pub(crate) fn target<'a>(text: &'a str, root: Value<'a>) -> Result<Option<&'a st
 }
 
 fn is_type(text: &str) -> bool {
-    text.starts_with(|c: char| c.is_ascii_uppercase()) && text.bytes().all(|b| b.is_ascii_alphabetic())
+    let (first, rest) = match text.as_bytes() {
+        [first, rest @ ..] => (first, rest),
+        [] => return false,
+    };
+    first.is_ascii_uppercase() && rest.iter().all(u8::is_ascii_alphabetic)
 }

@@ -2,7 +2,7 @@
 
 use fhirehose_tape::{Kind, Value};
 
-use crate::tables::{self, ELEMENT, Element, Ty, Type};
+use crate::tables::{self, ELEMENT, Element, Special, Ty, Type};
 use crate::terminology::CodeError;
 use crate::{invariants, primitive, reference};
 
@@ -163,7 +163,7 @@ impl<'t> Walk<'t> {
                 _ => return Err(Invalid::at(choice.name, Rule::Choice)),
             }
         }
-        invariants::check(ty.name, value, self)
+        invariants::check(ty.special, value)
     }
 
     /// All values of one element: the cardinality, then each.
@@ -196,7 +196,16 @@ impl<'t> Walk<'t> {
                 }
                 primitive::check(primitive, value).map_err(|rule| Invalid::at("", rule))?;
             }
-            Ty::Complex(ty) => self.object(value, ty, false)?,
+            Ty::Complex(ty) => {
+                self.object(value, ty, false)?;
+                if ty.special == Special::Reference {
+                    let targets = match element.rule {
+                        tables::Rule::Targets(targets) => Some(targets),
+                        _ => None,
+                    };
+                    return reference::check(value, targets, self.root);
+                }
+            }
             Ty::Resource => {
                 let name = value.get("resourceType").and_then(Value::as_str).unwrap_or_default();
                 let ty = Type::resource(name).ok_or_else(|| Invalid::at("", Rule::UnknownResource))?;
@@ -204,11 +213,9 @@ impl<'t> Walk<'t> {
             }
         }
         match element.rule {
-            tables::Rule::Any => Ok(()),
-            tables::Rule::Codes(set) => bound(value, set),
-            tables::Rule::Targets(targets) => reference::check(value, targets, self.root),
+            tables::Rule::Codes(set) => bound(value, set).map_err(|rule| Invalid::at("", rule)),
+            tables::Rule::Any | tables::Rule::Targets(_) => Ok(()),
         }
-        .map_err(|rule| Invalid::at("", rule))
     }
 
     /// `_birthDate`: what a primitive carries beside its value.

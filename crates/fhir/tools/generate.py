@@ -38,6 +38,14 @@ def ident(name):
                    for i, c in enumerate(name)).upper().replace("__", "_")
 
 
+# Types with invariants beyond their elements: src/invariants.rs.
+SPECIAL = {"Coding": "Coding", "Quantity": "Quantity", "Age": "Quantity", "Duration": "Quantity", "Count": "Quantity",
+           "Distance": "Quantity", "Period": "Period", "Extension": "Extension", "ContactPoint": "ContactPoint",
+           "Attachment": "Attachment", "Patient.contact": "PatientContact", "Organization": "Organization",
+           "Condition": "Condition", "Observation": "Observation", "Observation.component": "Component",
+           "Observation.referenceRange": "ReferenceRange", "Reference": "Reference"}
+
+
 # ---- value sets: (system, codes) groups, or None when they cannot be listed
 def concepts(node):
     for concept in node.findall(NS + "concept"):
@@ -157,7 +165,8 @@ def emit(name):
         if f[5]:
             mask, low = choices.get(f[5], (0, f[3]))
             choices[f[5]] = (mask | 1 << bit[f[0]], low)
-    yield f"/// {name}\npub static {ident(name)}: Type = Type {{ name: \"{name}\", required: {required:#x}, choices: &["
+    yield f"/// {name}\npub static {ident(name)}: Type = Type {{ name: \"{name}\", \
+special: Special::{SPECIAL.get(name, 'None')}, required: {required:#x}, choices: &["
     yield ", ".join(f"Choice {{ name: \"{n[:-3]}\", mask: {m:#x}, required: {str(bool(r)).lower()} }}"
                     for n, (m, r) in sorted(choices.items()))
     yield "], elements: &["
@@ -171,7 +180,7 @@ in_resources = lambda name: name.split(".")[0] in RESOURCES
 for file, chosen, other in (("resources", in_resources, "datatypes"), ("datatypes", lambda n: not in_resources(n), None)):
     lines = [HEAD, "use super::Primitive as P;", "use super::Rule::{Any, Codes, Targets};",
              "use super::Ty::{Complex, Primitive" + (", Resource};" if other else "};"),
-             "use super::{Choice, MANY, ONE, Type, codes, element};"]
+             "use super::{Choice, MANY, ONE, Special, Type, codes, element};"]
     if other:
         lines.append(f"use super::{other}::*;\n")
     for name in sorted(types):

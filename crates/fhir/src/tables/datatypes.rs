@@ -3,10 +3,11 @@
 use super::Primitive as P;
 use super::Rule::{Any, Codes, Targets};
 use super::Ty::{Complex, Primitive};
-use super::{Choice, MANY, ONE, Type, codes, element};
+use super::{Choice, MANY, ONE, Special, Type, codes, element};
 /// Address
 pub static ADDRESS: Type = Type {
     name: "Address",
+    special: Special::None,
     required: 0x0,
     choices: &[],
     elements: &[
@@ -28,6 +29,7 @@ pub static ADDRESS: Type = Type {
 /// Age
 pub static AGE: Type = Type {
     name: "Age",
+    special: Special::Quantity,
     required: 0x0,
     choices: &[],
     elements: &[
@@ -44,6 +46,7 @@ pub static AGE: Type = Type {
 /// Annotation
 pub static ANNOTATION: Type = Type {
     name: "Annotation",
+    special: Special::None,
     required: 0x10,
     choices: &[Choice { name: "author", mask: 0x3, required: false }],
     elements: &[
@@ -64,6 +67,7 @@ pub static ANNOTATION: Type = Type {
 /// Attachment
 pub static ATTACHMENT: Type = Type {
     name: "Attachment",
+    special: Special::Attachment,
     required: 0x0,
     choices: &[],
     elements: &[
@@ -83,6 +87,7 @@ pub static ATTACHMENT: Type = Type {
 /// CodeableConcept
 pub static CODEABLE_CONCEPT: Type = Type {
     name: "CodeableConcept",
+    special: Special::None,
     required: 0x0,
     choices: &[],
     elements: &[
@@ -96,6 +101,7 @@ pub static CODEABLE_CONCEPT: Type = Type {
 /// Coding
 pub static CODING: Type = Type {
     name: "Coding",
+    special: Special::Coding,
     required: 0x0,
     choices: &[],
     elements: &[
@@ -112,6 +118,7 @@ pub static CODING: Type = Type {
 /// ContactDetail
 pub static CONTACT_DETAIL: Type = Type {
     name: "ContactDetail",
+    special: Special::None,
     required: 0x0,
     choices: &[],
     elements: &[
@@ -125,6 +132,7 @@ pub static CONTACT_DETAIL: Type = Type {
 /// ContactPoint
 pub static CONTACT_POINT: Type = Type {
     name: "ContactPoint",
+    special: Special::ContactPoint,
     required: 0x0,
     choices: &[],
     elements: &[
@@ -141,6 +149,7 @@ pub static CONTACT_POINT: Type = Type {
 /// Contributor
 pub static CONTRIBUTOR: Type = Type {
     name: "Contributor",
+    special: Special::None,
     required: 0x18,
     choices: &[],
     elements: &[
@@ -155,6 +164,7 @@ pub static CONTRIBUTOR: Type = Type {
 /// Count
 pub static COUNT: Type = Type {
     name: "Count",
+    special: Special::Quantity,
     required: 0x0,
     choices: &[],
     elements: &[
@@ -171,6 +181,7 @@ pub static COUNT: Type = Type {
 /// DataRequirement
 pub static DATA_REQUIREMENT: Type = Type {
     name: "DataRequirement",
+    special: Special::None,
     required: 0x400,
     choices: &[Choice { name: "subject", mask: 0x300, required: false }],
     elements: &[
@@ -191,6 +202,7 @@ pub static DATA_REQUIREMENT: Type = Type {
 /// DataRequirement.codeFilter
 pub static DATA_REQUIREMENT_CODE_FILTER: Type = Type {
     name: "DataRequirement.codeFilter",
+    special: Special::None,
     required: 0x0,
     choices: &[],
     elements: &[
@@ -206,6 +218,7 @@ pub static DATA_REQUIREMENT_CODE_FILTER: Type = Type {
 /// DataRequirement.dateFilter
 pub static DATA_REQUIREMENT_DATE_FILTER: Type = Type {
     name: "DataRequirement.dateFilter",
+    special: Special::None,
     required: 0x0,
     choices: &[Choice { name: "value", mask: 0x70, required: false }],
     elements: &[
@@ -222,6 +235,7 @@ pub static DATA_REQUIREMENT_DATE_FILTER: Type = Type {
 /// DataRequirement.sort
 pub static DATA_REQUIREMENT_SORT: Type = Type {
     name: "DataRequirement.sort",
+    special: Special::None,
     required: 0x9,
     choices: &[],
     elements: &[
@@ -235,6 +249,7 @@ pub static DATA_REQUIREMENT_SORT: Type = Type {
 /// Distance
 pub static DISTANCE: Type = Type {
     name: "Distance",
+    special: Special::Quantity,
     required: 0x0,
     choices: &[],
     elements: &[
@@ -251,6 +266,7 @@ pub static DISTANCE: Type = Type {
 /// Dosage
 pub static DOSAGE: Type = Type {
     name: "Dosage",
+    special: Special::None,
     required: 0x0,
     choices: &[Choice { name: "asNeeded", mask: 0x6, required: false }],
     elements: &[
@@ -277,6 +293,7 @@ pub static DOSAGE: Type = Type {
 /// Dosage.doseAndRate
 pub static DOSAGE_DOSE_AND_RATE: Type = Type {
     name: "Dosage.doseAndRate",
+    special: Special::None,
     required: 0x0,
     choices: &[
         Choice { name: "dose", mask: 0x3, required: false },
@@ -297,6 +314,7 @@ pub static DOSAGE_DOSE_AND_RATE: Type = Type {
 /// Duration
 pub static DURATION: Type = Type {
     name: "Duration",
+    special: Special::Quantity,
     required: 0x0,
     choices: &[],
     elements: &[
@@ -313,6 +331,7 @@ pub static DURATION: Type = Type {
 /// Element
 pub static ELEMENT: Type = Type {
     name: "Element",
+    special: Special::None,
     required: 0x0,
     choices: &[],
     elements: &[
@@ -324,6 +343,7 @@ pub static ELEMENT: Type = Type {
 /// Expression
 pub static EXPRESSION: Type = Type {
     name: "Expression",
+    special: Special::None,
     required: 0x10,
     choices: &[],
     elements: &[
@@ -340,6 +360,7 @@ pub static EXPRESSION: Type = Type {
 /// Extension
 pub static EXTENSION: Type = Type {
     name: "Extension",
+    special: Special::Extension,
     required: 0x4,
     choices: &[Choice { name: "value", mask: 0x1ffffffffffff8, required: false }],
     elements: &[
@@ -402,6 +423,7 @@ pub static EXTENSION: Type = Type {
 /// HumanName
 pub static HUMAN_NAME: Type = Type {
     name: "HumanName",
+    special: Special::None,
     required: 0x0,
     choices: &[],
     elements: &[
@@ -420,6 +442,7 @@ pub static HUMAN_NAME: Type = Type {
 /// Identifier
 pub static IDENTIFIER: Type = Type {
     name: "Identifier",
+    special: Special::None,
     required: 0x0,
     choices: &[],
     elements: &[
@@ -437,6 +460,7 @@ pub static IDENTIFIER: Type = Type {
 /// Meta
 pub static META: Type = Type {
     name: "Meta",
+    special: Special::None,
     required: 0x0,
     choices: &[],
     elements: &[
@@ -454,6 +478,7 @@ pub static META: Type = Type {
 /// Money
 pub static MONEY: Type = Type {
     name: "Money",
+    special: Special::None,
     required: 0x0,
     choices: &[],
     elements: &[
@@ -467,6 +492,7 @@ pub static MONEY: Type = Type {
 /// Narrative
 pub static NARRATIVE: Type = Type {
     name: "Narrative",
+    special: Special::None,
     required: 0x9,
     choices: &[],
     elements: &[
@@ -480,6 +506,7 @@ pub static NARRATIVE: Type = Type {
 /// ParameterDefinition
 pub static PARAMETER_DEFINITION: Type = Type {
     name: "ParameterDefinition",
+    special: Special::None,
     required: 0x180,
     choices: &[],
     elements: &[
@@ -498,6 +525,7 @@ pub static PARAMETER_DEFINITION: Type = Type {
 /// Period
 pub static PERIOD: Type = Type {
     name: "Period",
+    special: Special::Period,
     required: 0x0,
     choices: &[],
     elements: &[
@@ -511,6 +539,7 @@ pub static PERIOD: Type = Type {
 /// Quantity
 pub static QUANTITY: Type = Type {
     name: "Quantity",
+    special: Special::Quantity,
     required: 0x0,
     choices: &[],
     elements: &[
@@ -527,6 +556,7 @@ pub static QUANTITY: Type = Type {
 /// Range
 pub static RANGE: Type = Type {
     name: "Range",
+    special: Special::None,
     required: 0x0,
     choices: &[],
     elements: &[
@@ -540,6 +570,7 @@ pub static RANGE: Type = Type {
 /// Ratio
 pub static RATIO: Type = Type {
     name: "Ratio",
+    special: Special::None,
     required: 0x0,
     choices: &[],
     elements: &[
@@ -553,6 +584,7 @@ pub static RATIO: Type = Type {
 /// Reference
 pub static REFERENCE: Type = Type {
     name: "Reference",
+    special: Special::Reference,
     required: 0x0,
     choices: &[],
     elements: &[
@@ -568,6 +600,7 @@ pub static REFERENCE: Type = Type {
 /// RelatedArtifact
 pub static RELATED_ARTIFACT: Type = Type {
     name: "RelatedArtifact",
+    special: Special::None,
     required: 0x80,
     choices: &[],
     elements: &[
@@ -586,6 +619,7 @@ pub static RELATED_ARTIFACT: Type = Type {
 /// SampledData
 pub static SAMPLED_DATA: Type = Type {
     name: "SampledData",
+    special: Special::None,
     required: 0xc2,
     choices: &[],
     elements: &[
@@ -604,6 +638,7 @@ pub static SAMPLED_DATA: Type = Type {
 /// Signature
 pub static SIGNATURE: Type = Type {
     name: "Signature",
+    special: Special::None,
     required: 0x1c0,
     choices: &[],
     elements: &[
@@ -646,6 +681,7 @@ pub static SIGNATURE: Type = Type {
 /// Timing
 pub static TIMING: Type = Type {
     name: "Timing",
+    special: Special::None,
     required: 0x0,
     choices: &[],
     elements: &[
@@ -661,6 +697,7 @@ pub static TIMING: Type = Type {
 /// Timing.repeat
 pub static TIMING_REPEAT: Type = Type {
     name: "Timing.repeat",
+    special: Special::None,
     required: 0x0,
     choices: &[Choice { name: "bounds", mask: 0x7, required: false }],
     elements: &[
@@ -689,6 +726,7 @@ pub static TIMING_REPEAT: Type = Type {
 /// TriggerDefinition
 pub static TRIGGER_DEFINITION: Type = Type {
     name: "TriggerDefinition",
+    special: Special::None,
     required: 0x200,
     choices: &[Choice { name: "timing", mask: 0x1e0, required: false }],
     elements: &[
@@ -708,6 +746,7 @@ pub static TRIGGER_DEFINITION: Type = Type {
 /// UsageContext
 pub static USAGE_CONTEXT: Type = Type {
     name: "UsageContext",
+    special: Special::None,
     required: 0x1,
     choices: &[Choice { name: "value", mask: 0x78, required: true }],
     elements: &[

@@ -1,5 +1,7 @@
 //! The R4 definitions as static tables: what elements a type has, how often, of what type, under what rule.
 
+use std::cmp::Ordering;
+
 mod codes;
 mod datatypes;
 mod resources;
@@ -11,11 +13,32 @@ pub(crate) use resources::RESOURCES;
 pub(crate) struct Type {
     /// `Observation`, `Observation.component`, `Period`.
     pub name: &'static str,
+    /// Which invariants beyond its elements it has.
+    pub special: Special,
     /// Bits of the elements that must be there; choice elements are in `choices`.
     pub required: u64,
     pub choices: &'static [Choice],
     /// Sorted by name.
     pub elements: &'static [Element],
+}
+
+/// The types `invariants.rs` has more to say about.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Special {
+    None,
+    Attachment,
+    Coding,
+    Component,
+    Condition,
+    ContactPoint,
+    Extension,
+    Observation,
+    Organization,
+    PatientContact,
+    Period,
+    Quantity,
+    Reference,
+    ReferenceRange,
 }
 
 /// A choice such as `value[x]`: at most one of its elements may be there.
@@ -30,6 +53,8 @@ pub(crate) struct Choice {
 pub(crate) struct Element {
     /// As in JSON: a choice is spelt out, `valueQuantity`.
     pub name: &'static str,
+    /// The name's first eight bytes, which order as the names do.
+    head: u64,
     pub ty: Ty,
     pub many: bool,
     pub rule: Rule,
@@ -87,13 +112,29 @@ const ONE: bool = false;
 const MANY: bool = true;
 
 const fn element(name: &'static str, ty: Ty, many: bool, rule: Rule) -> Element {
-    Element { name, ty, many, rule }
+    Element { name, head: head(name), ty, many, rule }
+}
+
+/// The first eight bytes as a number: most comparisons of names are one comparison of numbers.
+const fn head(name: &str) -> u64 {
+    let bytes = name.as_bytes();
+    let (mut head, mut i) = (0, 0);
+    while i < 8 {
+        head = head << 8 | if i < bytes.len() { bytes[i] as u64 } else { 0 };
+        i += 1;
+    }
+    head
 }
 
 impl Type {
     /// The element of that JSON name, and its bit's position.
     pub fn find(&self, name: &str) -> Option<(usize, &'static Element)> {
-        let at = self.elements.binary_search_by(|e| e.name.cmp(name)).ok()?;
+        let wanted = head(name);
+        let order = |e: &Element| match e.head.cmp(&wanted) {
+            Ordering::Equal => e.name.cmp(name),
+            unequal => unequal,
+        };
+        let at = self.elements.binary_search_by(order).ok()?;
         Some((at, &self.elements[at]))
     }
 

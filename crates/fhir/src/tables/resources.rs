@@ -4,11 +4,12 @@ use super::Primitive as P;
 use super::Rule::{Any, Codes, Targets};
 use super::Ty::{Complex, Primitive, Resource};
 use super::datatypes::*;
-use super::{Choice, MANY, ONE, Type, codes, element};
+use super::{Choice, MANY, ONE, Special, Type, codes, element};
 
 /// Condition
 pub static CONDITION: Type = Type {
     name: "Condition",
+    special: Special::Condition,
     required: 0x40000000,
     choices: &[
         Choice { name: "abatement", mask: 0x1f, required: false },
@@ -64,6 +65,7 @@ pub static CONDITION: Type = Type {
 /// Condition.evidence
 pub static CONDITION_EVIDENCE: Type = Type {
     name: "Condition.evidence",
+    special: Special::None,
     required: 0x0,
     choices: &[],
     elements: &[
@@ -78,6 +80,7 @@ pub static CONDITION_EVIDENCE: Type = Type {
 /// Condition.stage
 pub static CONDITION_STAGE: Type = Type {
     name: "Condition.stage",
+    special: Special::None,
     required: 0x0,
     choices: &[],
     elements: &[
@@ -98,6 +101,7 @@ pub static CONDITION_STAGE: Type = Type {
 /// Encounter
 pub static ENCOUNTER: Type = Type {
     name: "Encounter",
+    special: Special::None,
     required: 0x4000008,
     choices: &[],
     elements: &[
@@ -143,6 +147,7 @@ pub static ENCOUNTER: Type = Type {
 /// Encounter.classHistory
 pub static ENCOUNTER_CLASS_HISTORY: Type = Type {
     name: "Encounter.classHistory",
+    special: Special::None,
     required: 0x11,
     choices: &[],
     elements: &[
@@ -157,6 +162,7 @@ pub static ENCOUNTER_CLASS_HISTORY: Type = Type {
 /// Encounter.diagnosis
 pub static ENCOUNTER_DIAGNOSIS: Type = Type {
     name: "Encounter.diagnosis",
+    special: Special::None,
     required: 0x1,
     choices: &[],
     elements: &[
@@ -172,6 +178,7 @@ pub static ENCOUNTER_DIAGNOSIS: Type = Type {
 /// Encounter.hospitalization
 pub static ENCOUNTER_HOSPITALIZATION: Type = Type {
     name: "Encounter.hospitalization",
+    special: Special::None,
     required: 0x0,
     choices: &[],
     elements: &[
@@ -193,6 +200,7 @@ pub static ENCOUNTER_HOSPITALIZATION: Type = Type {
 /// Encounter.location
 pub static ENCOUNTER_LOCATION: Type = Type {
     name: "Encounter.location",
+    special: Special::None,
     required: 0x4,
     choices: &[],
     elements: &[
@@ -209,6 +217,7 @@ pub static ENCOUNTER_LOCATION: Type = Type {
 /// Encounter.participant
 pub static ENCOUNTER_PARTICIPANT: Type = Type {
     name: "Encounter.participant",
+    special: Special::None,
     required: 0x0,
     choices: &[],
     elements: &[
@@ -229,6 +238,7 @@ pub static ENCOUNTER_PARTICIPANT: Type = Type {
 /// Encounter.statusHistory
 pub static ENCOUNTER_STATUS_HISTORY: Type = Type {
     name: "Encounter.statusHistory",
+    special: Special::None,
     required: 0x18,
     choices: &[],
     elements: &[
@@ -243,6 +253,7 @@ pub static ENCOUNTER_STATUS_HISTORY: Type = Type {
 /// Observation
 pub static OBSERVATION: Type = Type {
     name: "Observation",
+    special: Special::Observation,
     required: 0x80000008,
     choices: &[
         Choice { name: "effective", mask: 0x1e00, required: false },
@@ -353,6 +364,7 @@ pub static OBSERVATION: Type = Type {
 /// Observation.component
 pub static OBSERVATION_COMPONENT: Type = Type {
     name: "Observation.component",
+    special: Special::Component,
     required: 0x1,
     choices: &[Choice { name: "value", mask: 0x3ff80, required: false }],
     elements: &[
@@ -380,6 +392,7 @@ pub static OBSERVATION_COMPONENT: Type = Type {
 /// Observation.referenceRange
 pub static OBSERVATION_REFERENCE_RANGE: Type = Type {
     name: "Observation.referenceRange",
+    special: Special::ReferenceRange,
     required: 0x0,
     choices: &[],
     elements: &[
@@ -398,6 +411,7 @@ pub static OBSERVATION_REFERENCE_RANGE: Type = Type {
 /// Organization
 pub static ORGANIZATION: Type = Type {
     name: "Organization",
+    special: Special::Organization,
     required: 0x0,
     choices: &[],
     elements: &[
@@ -425,6 +439,7 @@ pub static ORGANIZATION: Type = Type {
 /// Organization.contact
 pub static ORGANIZATION_CONTACT: Type = Type {
     name: "Organization.contact",
+    special: Special::None,
     required: 0x0,
     choices: &[],
     elements: &[
@@ -441,6 +456,7 @@ pub static ORGANIZATION_CONTACT: Type = Type {
 /// Patient
 pub static PATIENT: Type = Type {
     name: "Patient",
+    special: Special::None,
     required: 0x0,
     choices: &[
         Choice { name: "deceased", mask: 0xc0, required: false },
@@ -484,6 +500,7 @@ pub static PATIENT: Type = Type {
 /// Patient.communication
 pub static PATIENT_COMMUNICATION: Type = Type {
     name: "Patient.communication",
+    special: Special::None,
     required: 0x4,
     choices: &[],
     elements: &[
@@ -498,6 +515,7 @@ pub static PATIENT_COMMUNICATION: Type = Type {
 /// Patient.contact
 pub static PATIENT_CONTACT: Type = Type {
     name: "Patient.contact",
+    special: Special::PatientContact,
     required: 0x0,
     choices: &[],
     elements: &[
@@ -517,6 +535,7 @@ pub static PATIENT_CONTACT: Type = Type {
 /// Patient.link
 pub static PATIENT_LINK: Type = Type {
     name: "Patient.link",
+    special: Special::None,
     required: 0x18,
     choices: &[],
     elements: &[
@@ -531,6 +550,7 @@ pub static PATIENT_LINK: Type = Type {
 /// Practitioner
 pub static PRACTITIONER: Type = Type {
     name: "Practitioner",
+    special: Special::None,
     required: 0x0,
     choices: &[],
     elements: &[
@@ -558,6 +578,7 @@ pub static PRACTITIONER: Type = Type {
 /// Practitioner.qualification
 pub static PRACTITIONER_QUALIFICATION: Type = Type {
     name: "Practitioner.qualification",
+    special: Special::None,
     required: 0x1,
     choices: &[],
     elements: &[
