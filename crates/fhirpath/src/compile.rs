@@ -7,7 +7,7 @@ use crate::error::CompileError;
 use crate::functions::{Run, find, known, pattern};
 use crate::item::Item;
 use crate::ops::distinct;
-use crate::parser::{Ast, AstKind, parse};
+use crate::parser::{Ast, AstKind};
 use crate::plan::{Namespace, Plan, TypeTest};
 use crate::types::{RESOURCES, SYSTEM, Type};
 
@@ -20,8 +20,8 @@ const REFUSED: &[(&str, &str)] = &[
     ("memberOf", "asks a terminology server; use a concept map"),
 ];
 
-pub(crate) fn compile(source: &str, env: &Env) -> Result<Plan, CompileError> {
-    Compiler { env }.plan(&parse(source)?, true)
+pub(crate) fn compile(ast: &Ast, env: &Env) -> Result<Plan, CompileError> {
+    Compiler { env }.plan(ast, true)
 }
 
 struct Compiler<'e> {

@@ -1,7 +1,8 @@
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-use crate::{Collection, EvalError, Item};
+use crate::elements::{self, Exists, Paths};
+use crate::{Collection, EvalError, Expr, Item};
 use fhirehose_tape::Value;
 
 /// What expressions are compiled against: the variables, host functions and, for rows, the columns there are.
@@ -12,6 +13,10 @@ pub struct Env {
     pub(crate) variables: Vec<Box<str>>,
     pub(crate) functions: Vec<Function>,
     pub(crate) columns: Option<Arc<[Box<str>]>>,
+    pub(crate) exists: Option<Exists>,
+    pub(crate) resource: Option<Box<str>>,
+    /// What `$this` is at first, where it is known.
+    pub(crate) focus: Paths,
 }
 
 /// A variable's place in a [`Ctx`].
@@ -69,9 +74,26 @@ impl Env {
         self
     }
 
-    /// Takes back [`Env::columns`]: for expressions on something else than the root.
-    pub fn any_columns(mut self) -> Self {
+    /// Knows what elements FHIR has (resource type and dotted JSON names to whether there is one), so that
+    /// with [`Env::of`] a path to none is a compile error.
+    pub fn elements(mut self, exists: fn(&str, &str) -> bool) -> Self {
+        self.exists = Some(exists);
+        self
+    }
+
+    /// Says that expressions are about resources of that type. Of a type whose elements are not known,
+    /// anything goes.
+    pub fn of(mut self, resource: &str) -> Self {
+        let known = self.exists.is_some_and(|exists| exists(resource, "id"));
+        self.resource = known.then(|| resource.into());
+        self.focus = elements::root();
+        self
+    }
+
+    /// For expressions evaluated on what another gives, as those in a `forEach`.
+    pub fn within(mut self, outer: &Expr) -> Self {
         self.columns = None;
+        self.focus = outer.paths.clone();
         self
     }
 

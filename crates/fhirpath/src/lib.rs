@@ -3,6 +3,7 @@
 //! for the same input; never reads a clock, never does I/O, never puts a value into an error.
 
 mod compile;
+mod elements;
 mod env;
 mod error;
 mod eval;
@@ -28,14 +29,18 @@ pub use temporal::{Precision, Temporal};
 pub struct Expr {
     source: Box<str>,
     plan: plan::Plan,
+    /// What it stands on, where that is known.
+    paths: elements::Paths,
 }
 
 impl Expr {
-    /// Compiles an expression. Unknown functions, variables, types and (where the environment names the
-    /// columns) columns are errors here, as are `today()`, `now()` and `timeOfDay()`: a replay must give the
+    /// Compiles an expression. Unknown functions, variables, types and (where the environment knows them)
+    /// columns and elements are errors here, as are `today()`, `now()` and `timeOfDay()`: a replay must give the
     /// same bytes.
     pub fn compile(source: &str, env: &Env) -> Result<Expr, CompileError> {
-        Ok(Expr { source: source.into(), plan: compile::compile(source, env)? })
+        let ast = parser::parse(source)?;
+        let plan = compile::compile(&ast, env)?;
+        Ok(Expr { source: source.into(), plan, paths: elements::check(&ast, env)? })
     }
 
     /// The text it was compiled from.

@@ -93,6 +93,17 @@ impl Type {
         u8::try_from(at).ok().map(Type)
     }
 
+    /// What may stand behind the name of a choice element.
+    pub(crate) fn choices() -> impl Iterator<Item = String> {
+        TYPES.iter().filter(|(name, _)| !name.is_empty()).map(|(name, _)| Type::capital(name))
+    }
+
+    /// A type's name as the end of a choice element's.
+    pub(crate) fn capital(name: &str) -> String {
+        let mut chars = name.chars();
+        chars.next().map(|first| first.to_ascii_uppercase()).into_iter().chain(chars).collect()
+    }
+
     pub(crate) fn name(self) -> Option<&'static str> {
         TYPES.get(usize::from(self.0)).map(|(name, _)| *name).filter(|name| !name.is_empty())
     }

@@ -44,8 +44,8 @@ pub(crate) fn view(json: &str, env: &Env) -> Result<View, ViewError> {
         return error("", "a ViewDefinition is a JSON object");
     }
     known(root, "", &[VIEW, DESCRIPTIVE].concat())?;
-    let resource = required(root, "", "resource")?.into();
-    let mut env = env.clone();
+    let resource = required(root, "", "resource")?;
+    let mut env = env.clone().of(resource);
     let constants = list(root, "", "constant")?
         .into_iter()
         .map(|(constant, at)| {
@@ -70,7 +70,7 @@ pub(crate) fn view(json: &str, env: &Env) -> Result<View, ViewError> {
         .map(|(select, at)| select_of(select, &at, &env, &mut columns))
         .collect::<Result<_, _>>()?;
     let body = Select { each: None, columns: Vec::new(), selects, union: Vec::new() };
-    Ok(View { resource, columns: columns.0, constants, filters, body })
+    Ok(View { resource: resource.into(), columns: columns.0, constants, filters, body })
 }
 
 /// The view's columns so far, in the order the standard gives them.
@@ -97,7 +97,10 @@ fn select_of(select: Value<'_>, at: &str, env: &Env, columns: &mut Columns) -> R
             Some(Each { path: expression(select, at, name, env)?, or_null: each.is_none() })
         }
     };
-    let inner = if each.is_some() { &env.clone().any_columns() } else { env };
+    let inner = match &each {
+        Some(each) => &env.clone().within(&each.path),
+        None => env,
+    };
     let mut own = Vec::new();
     for (column, at) in list(select, at, "column")? {
         let path = expression(column, &at, "path", inner)?;

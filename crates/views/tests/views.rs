@@ -134,3 +134,57 @@ fn objects_that_are_no_resources_have_rows_too() {
         assert_eq!(found, expected, "{row}");
     }
 }
+
+#[test]
+fn elements_fhir_does_not_have_are_refused_where_they_are_known() {
+    let env = Env::fhir().elements(fhirehose_fhir::element_exists);
+    let refused = |each: &str, path: &str| {
+        let json = format!(
+            r#"{{"resource":"Patient","select":[{{"forEach":"{each}","column":[{{"name":"c","path":"{path}"}}]}}]}}"#
+        );
+        View::compile(&json, &env).err().map(|error| error.message)
+    };
+    for (each, path) in [
+        ("$this", "name.first().family"),
+        ("$this", "name.where(use = 'official').given.join(' ')"),
+        ("$this", "iif(deceased.ofType(dateTime).exists(), true, deceased.ofType(boolean))"),
+        ("$this", "birthDate.extension('http://x').value.ofType(dateTime)"),
+        ("$this", "contact.name.family | name.family"),
+        ("name", "family"),
+        ("name.given", "$this"),
+        ("contact", "name.select(given).first()"),
+        ("$this", "%resource.whatever"),
+    ] {
+        assert_eq!(refused(each, path), None, "{each}: {path}");
+    }
+    let cases = [
+        ("$this", "name.famly", "Patient.name has no element famly (at byte 5)"),
+        ("$this", "name.where(usee = 'x').family", "Patient.name has no element usee (at byte 11)"),
+        ("$this", "deceased.ofType(Quantity)", "the element of Patient is never a Quantity (at byte 9)"),
+        ("$this", "Observation.value", "the resource is a Patient, not a Observation (at byte 0)"),
+        ("$this", "iif(activ, 1, 2)", "Patient has no element activ (at byte 4)"),
+        ("name", "given.first() & sirname", "Patient.name has no element sirname (at byte 16)"),
+        ("name", "birthDate", "Patient.name has no element birthDate (at byte 0)"),
+    ];
+    for (each, path, message) in cases {
+        assert_eq!(refused(each, path).as_deref(), Some(message));
+    }
+}
+
+#[test]
+fn the_projects_own_views_compile_and_name_elements_that_exist() {
+    let env = Env::fhir().elements(fhirehose_fhir::element_exists);
+    let dir = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../views/warehouse");
+    let mut problems = Vec::new();
+    let mut views = 0;
+    for entry in std::fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|extension| extension == "json") {
+            views += 1;
+            let compiled = View::compile(&std::fs::read_to_string(&path).unwrap(), &env);
+            problems.extend(compiled.err().map(|error| format!("{}: {error}", path.display())));
+        }
+    }
+    assert!(views > 0);
+    assert!(problems.is_empty(), "{}", problems.join("\n"));
+}
