@@ -44,7 +44,9 @@ fn text_fits(primitive: Primitive, text: &str) -> bool {
         Primitive::Xhtml => printable(text) && text.starts_with("<div") && text.ends_with("</div>"),
         Primitive::Code => code(text),
         Primitive::Id => id(text),
-        Primitive::Uri | Primitive::Url | Primitive::Canonical => !text.chars().any(char::is_whitespace),
+        Primitive::Uri | Primitive::Url | Primitive::Canonical => {
+            solid_ascii(text) || !text.chars().any(char::is_whitespace)
+        }
         Primitive::Oid => text.strip_prefix("urn:oid:").is_some_and(oid),
         Primitive::Uuid => text.strip_prefix("urn:uuid:").is_some_and(uuid),
         Primitive::Date => text.len() <= 10 && moment(text).is_some(),
@@ -64,9 +66,15 @@ fn printable(text: &str) -> bool {
     text.bytes().all(|b| b >= 0x20 || matches!(b, b'\t' | b'\n' | b'\r'))
 }
 
+/// ASCII without blanks or control characters, as nearly all codes and URIs are.
+fn solid_ascii(text: &str) -> bool {
+    text.bytes().all(|b| b.is_ascii_graphic())
+}
+
 /// No white space at the ends, single spaces between.
 fn code(text: &str) -> bool {
-    text.split(' ').all(|word| !word.is_empty() && !word.chars().any(char::is_whitespace))
+    solid_ascii(text)
+        || text.split(' ').all(|word| !word.is_empty() && !word.chars().any(char::is_whitespace))
 }
 
 /// `[A-Za-z0-9\-\.]{1,64}`
