@@ -194,15 +194,15 @@ fn instant(ms: i64, micros: i64) -> Result<i64, WrongType> {
 /// A FHIR date: `2026-01-02`, or its first day where it says only `2026-01` or `2026`.
 fn first_day(text: &str) -> Result<Date, WrongType> {
     let mut parts = [0i16, 1, 1];
-    let mut count = 0;
-    for part in text.split('-') {
-        let slot = parts.get_mut(count).ok_or(WrongType)?;
-        if part.len() != [4, 2, 2][count] || !part.bytes().all(|digit| digit.is_ascii_digit()) {
+    for (at, part) in text.split('-').enumerate() {
+        let digits = if at == 0 { 4 } else { 2 };
+        let slot = parts.get_mut(at).ok_or(WrongType)?;
+        if part.len() != digits || !part.bytes().all(|byte| byte.is_ascii_digit()) {
             return Err(WrongType);
         }
         *slot = part.parse().map_err(|_| WrongType)?;
-        count += 1;
     }
+    let [year, month, day] = parts;
     let small = |part: i16| i8::try_from(part).map_err(|_| WrongType);
-    Date::new(parts[0], small(parts[1])?, small(parts[2])?).map_err(|_| WrongType)
+    Date::new(year, small(month)?, small(day)?).map_err(|_| WrongType)
 }

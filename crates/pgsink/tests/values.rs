@@ -1,4 +1,5 @@
 //! What is written by binary COPY is what PostgreSQL reads from the same text.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod support;
 

@@ -1,4 +1,5 @@
 //! The sink on a real TimescaleDB: once each, newest wins, deletes, late data, retention.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 #[path = "../../../crates/pgsink/tests/support/mod.rs"]
 mod support;
@@ -306,7 +307,7 @@ fn it_refuses_to_start_while_migrations_are_pending() {
     let database = TestDatabase::create("ts_pending");
     let registry = Arc::new(Registry::load(&root()).unwrap());
     let schemas: Arc<dyn SchemaSource + Send + Sync> = Arc::new(MemorySchemas::default());
-    let fault = sink(&database, &registry, &schemas).claim(&[]).err().expect("refused");
+    let fault = sink(&database, &registry, &schemas).claim(&[]).map(|_| ()).expect_err("refused");
     assert!(
         fault.what.contains("timescale/0001_hypertables") && fault.what.contains("migrate apply"),
         "{fault}"
@@ -318,7 +319,8 @@ fn a_field_without_a_column_is_refused_by_name() {
     let bench = Bench::new("ts_shape");
     bench.client().batch_execute("DROP VIEW vital_signs_hourly, vital_signs_daily; \
         ALTER TABLE vital_signs_timeseries DROP COLUMN glucose; ALTER TABLE device_metrics ADD COLUMN room text NOT NULL").unwrap();
-    let fault = sink(&bench.database, &bench.registry, &bench.schemas).claim(&[]).err().expect("refused");
+    let fault =
+        sink(&bench.database, &bench.registry, &bench.schemas).claim(&[]).map(|_| ()).expect_err("refused");
     assert!(fault.what.contains("glucose"), "{fault}");
 }
 

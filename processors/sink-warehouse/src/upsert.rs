@@ -121,8 +121,8 @@ impl UpsertSql {
         dimension: &str,
         moved: &Moved,
     ) -> Result<(), StoreError> {
-        let of = self.repoints.iter().filter(|(name, _)| name == dimension);
-        of.map(|(_, repoint)| repoint.run(client, moved)).collect()
+        let mut of = self.repoints.iter().filter(|(name, _)| name == dimension);
+        of.try_for_each(|(_, repoint)| repoint.run(client, moved))
     }
 }
 

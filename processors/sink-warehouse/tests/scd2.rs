@@ -1,5 +1,6 @@
 //! Any order of arrival of a patient's changes, in any batches, ends in the same intervals, which are those a
 //! plain model computes from the sorted changes; and every fact points at the version of its own time.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod support;
 
@@ -32,17 +33,17 @@ fn history() -> impl Strategy<Value = History> {
 }
 
 /// City, first day (`None`: the calendar's), day after the last, whether that is a delete, whether it is newest.
-type Version = (Option<&'static str>, Option<i64>, Option<i64>, bool, bool);
+type Version<City> = (Option<City>, Option<i64>, Option<i64>, bool, bool);
 
 /// The intervals of a history, computed the slow and plain way.
-fn intervals(history: &History) -> Vec<Version> {
+fn intervals(history: &History) -> Vec<Version<&'static str>> {
     // The last change of a day is the day's.
     let mut days: History = Vec::new();
     for (day, change) in history {
         days.retain(|(other, _)| other != day);
         days.push((*day, *change));
     }
-    let mut versions: Vec<Version> = Vec::new();
+    let mut versions: Vec<Version<&'static str>> = Vec::new();
     let mut open = false;
     for (day, change) in &days {
         match change {
@@ -73,7 +74,7 @@ fn intervals(history: &History) -> Vec<Version> {
     versions
 }
 
-fn found(client: &mut Client, tenant: &str) -> Vec<(Option<String>, Option<i64>, Option<i64>, bool, bool)> {
+fn found(client: &mut Client, tenant: &str) -> Vec<Version<String>> {
     let day = |column: &str| {
         format!(
             "CASE WHEN {column} = '1900-01-01' THEN NULL ELSE (extract(epoch FROM {column}) / 86400)::bigint END"

@@ -1,8 +1,9 @@
 //! The star schema on a real PostgreSQL: dimensions, facts, lookups, deletes, refreshed columns.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod support;
 
-use fhirehose_stream::{Reason, Sink, Verdict};
+use fhirehose_stream::{Sink, Verdict};
 use serde_json::json;
 use support::{Shapes, Worker, encounter, id, migrated, patient, root, texts};
 
@@ -328,7 +329,6 @@ fn a_bad_record_leaves_no_trace_and_the_rest_is_written() {
         ["MRN1"],
         "none was inferred for a rejected row"
     );
-    assert_eq!(Reason::from_label("wrong_type"), Some(Reason::WrongType));
 }
 
 #[test]
@@ -411,7 +411,7 @@ fn a_declaration_that_does_not_fit_the_database_is_refused_with_names() {
         .unwrap();
     let shapes = Shapes::load();
     let mut sink = sink_warehouse::new(&database.url, "t", &root(), shapes.registry, shapes.schemas).unwrap();
-    let fault = sink.claim(&[]).err().expect("refused");
+    let fault = sink.claim(&[]).map(|_| ()).expect_err("refused");
     assert!(fault.what.contains("dim.facility_dimension has no column icu_beds"), "{fault}");
     assert!(
         fault.what.contains("neither the view nor the declaration fills dim.facility_dimension.phone"),
@@ -473,8 +473,8 @@ fn a_wrong_declaration_is_refused_with_file_and_reason() {
             shapes.registry.clone(),
             shapes.schemas.clone(),
         )
-        .err()
-        .expect(said);
+        .map(|_| ())
+        .expect_err(said);
         assert!(fault.what.contains(said), "{said}: {fault}");
     }
 }
