@@ -150,11 +150,17 @@ fn equivalent_value(a: Value<'_>, b: Value<'_>) -> bool {
                     .all(|(key, value)| b.get(key).is_some_and(|other| equivalent_value(value, other)))
         }
         (Kind::Array, Kind::Array) => equivalent(&crate::item::collect(a), &crate::item::collect(b)),
-        (Kind::Object | Kind::Array, _) | (_, Kind::Object | Kind::Array) => false,
-        _ => match (Item::of(a), Item::of(b)) {
-            (Some(a), Some(b)) => item_equivalent(&a, &b),
-            (a, b) => a.is_none() && b.is_none(),
-        },
+        (Kind::String, Kind::String) => {
+            same_text(a.as_str().unwrap_or_default(), b.as_str().unwrap_or_default())
+        }
+        (Kind::Number, Kind::Number) => {
+            let exact = |value| Item::of(value).and_then(|item| item.as_decimal());
+            match (exact(a), exact(b)) {
+                (Some(a), Some(b)) => same_decimal(a, b),
+                _ => a.as_number() == b.as_number(),
+            }
+        }
+        (x, y) => x == y && a.as_bool() == b.as_bool(),
     }
 }
 

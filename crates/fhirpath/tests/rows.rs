@@ -50,6 +50,7 @@ fn numbers_keep_their_digits() {
     assert_eq!(text("1767323045123 div 1000"), "1767323045");
     assert_eq!(text("(0.1 + 0.2) = 0.3"), "true");
     assert_eq!(text("9223372036854775807 + 1"), "");
+    assert_eq!(text("$this ~ $this and big = big and big ~ big"), "true");
     assert!(text("big + 1").starts_with("error: arithmetic"));
 }
 

@@ -122,10 +122,10 @@ fn boundary(call: Call<'_>, high: bool) -> Evaluated<'_> {
         Item::DateTime(at) => at.boundary(high, Precision::Second, Some(offset)).map(Item::DateTime),
         Item::Time(at) => at.boundary(high, Precision::Second, None).map(Item::Time),
         Item::String(text) => text_boundary(&text, item, high, offset),
-        number => number.as_decimal().map(|value| {
+        number => number.as_decimal().and_then(|value| {
             let half = rust_decimal::Decimal::new(5, (value.scale() + 1).min(28));
-            let bound = if high { value + half } else { value - half };
-            Item::Decimal(bound)
+            let bound = if high { value.checked_add(half) } else { value.checked_sub(half) };
+            bound.map(Item::Decimal)
         }),
     };
     Ok(bound.into_iter().collect())
