@@ -1,8 +1,11 @@
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::DeliveryResult;
+use rdkafka::producer::{BaseProducer, BaseRecord, NoCustomPartitioner, Producer, ProducerContext};
 use rdkafka::{ClientConfig, ClientContext};
 
 use crate::config::Config;
@@ -74,6 +77,20 @@ impl Clients {
         client.set("bootstrap.servers", &self.config.kafka.brokers);
         client.set_log_level(RDKafkaLogLevel::Info);
         client
+    }
+
+    /// Produces one record and waits until every replica has it.
+    pub fn produce(&self, topic: &str, key: &[u8], value: Option<&[u8]>) -> Result<(), String> {
+        let mut client = self.plain();
+        client.set("acks", "all").set("enable.idempotence", "true").set("partitioner", "murmur2_random");
+        let producer: BaseProducer<Outcome> =
+            client.create_with_context(Outcome::default()).map_err(|error| error.to_string())?;
+        let mut record = BaseRecord::<[u8], [u8]>::to(topic).key(key);
+        record.payload = value;
+        producer.send(record).map_err(|(error, _)| error.to_string())?;
+        producer.flush(Duration::from_secs(30)).map_err(|error| error.to_string())?;
+        let failed = producer.context().0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        failed.map_or(Ok(()), |error| Err(error.to_string()))
     }
 
     /// A member of a group that commits nothing by itself.
@@ -179,6 +196,30 @@ impl ClientContext for Logged {
 }
 
 impl rdkafka::consumer::ConsumerContext for Logged {}
+
+/// Keeps why a record was not delivered.
+#[derive(Default)]
+struct Outcome(Mutex<Option<KafkaError>>);
+
+impl ClientContext for Outcome {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        log(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        log_error(&error, reason);
+    }
+}
+
+impl ProducerContext<NoCustomPartitioner> for Outcome {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
+        if let Err((error, _)) = result {
+            *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.clone());
+        }
+    }
+}
 
 #[cfg(test)]
 mod tests {

@@ -49,8 +49,8 @@ pub struct Kafka {
     pub properties: BTreeMap<String, String>,
     /// A file of `key=value` lines with more of them, for secrets such as `sasl.password`.
     pub properties_file: Option<PathBuf>,
-    /// Of topics that `topics apply` makes; 0 leaves it to the broker.
-    pub replication_factor: i32,
+    /// Of topics that `topics apply` makes; without it the broker's default.
+    pub replication_factor: Option<i32>,
 }
 
 #[derive(Clone, Default, Serialize, Deserialize)]
@@ -68,11 +68,10 @@ pub struct RegistryConfig {
 #[derive(Clone, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Postgres {
-    /// For both PostgreSQL sinks; `[timescale]` and `[warehouse]` may name their own.
+    /// `postgres://user:password@host:port/database?sslmode=verify-full&sslrootcert=…` for both PostgreSQL
+    /// sinks; `[timescale]` and `[warehouse]` may name their own.
     pub url: Option<String>,
     pub url_file: Option<PathBuf>,
-    /// Certificate authority, PEM.
-    pub ca_file: Option<PathBuf>,
 }
 
 #[derive(Clone, Serialize, Deserialize)]
@@ -139,6 +138,8 @@ pub struct Runtime {
     pub session_timeout_ms: u64,
     /// How long a transaction may stay open; must be less than the session timeout.
     pub transaction_timeout_ms: u64,
+    /// Folder for snapshots that make starts faster; nothing in it is needed.
+    pub state_dir: Option<PathBuf>,
     /// Compression of what is produced: `lz4`, `zstd`, `gzip`, `snappy` or `none`.
     pub compression: String,
 }
@@ -229,6 +230,7 @@ impl Default for Runtime {
             start_from: None,
             session_timeout_ms: 15_000,
             transaction_timeout_ms: 12_000,
+            state_dir: None,
             compression: "lz4".into(),
         }
     }
@@ -393,7 +395,7 @@ macro_rules! debug_without_secrets {
 }
 
 debug_without_secrets!(RegistryConfig { url, username, password_file, ca_file } hides { password });
-debug_without_secrets!(Postgres { url_file, ca_file } hides { url });
+debug_without_secrets!(Postgres { url_file } hides { url });
 debug_without_secrets!(Timescale { url_file, retention_days } hides { url });
 debug_without_secrets!(StorePostgres { url_file } hides { url });
 debug_without_secrets!(Search { url, username, password_file, ca_file } hides { password });

@@ -42,5 +42,5 @@ pub use engine::{Engine, StartError};
 pub use instance::Instance;
 pub use logging::init as init_logging;
 pub use registry::{RegistryError, SchemaRegistry};
-pub use spec::{Inputs, Spec};
+pub use spec::{Inputs, Spec, TopicOf};
 pub use stop::Stop;

@@ -51,7 +51,7 @@ impl Replay {
     /// Reads partitions of one topic to at least the end they had when this was called, counting transactions
     /// that were open then: from the beginning, or from the offset in `from` where there still is one. Returns
     /// the next offset of each. `idle` is called all the while and may end it.
-    pub(crate) fn to_end(
+    pub(crate) fn read_to_end(
         &mut self,
         topic: &str,
         partitions: &[i32],

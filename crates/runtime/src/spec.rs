@@ -1,5 +1,8 @@
 use std::sync::Arc;
 
+/// From a physical topic to another.
+pub type TopicOf = Arc<dyn Fn(&str) -> Arc<str> + Send + Sync>;
+
 /// What the runtime must know of a processor to run it.
 #[derive(Clone)]
 pub struct Spec {
@@ -16,7 +19,7 @@ pub struct Spec {
     /// Topics it produces to, dead letters aside; checked to exist at start.
     pub outputs: Vec<Arc<str>>,
     /// The dead-letter topic for records of a physical input topic.
-    pub dead_letters: Arc<dyn Fn(&str) -> Arc<str> + Send + Sync>,
+    pub dead_letters: TopicOf,
 }
 
 /// The input topics.

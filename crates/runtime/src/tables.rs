@@ -38,10 +38,11 @@ impl Tables {
         for topic in topics {
             let partitions = replay.partitions_of(topic)?;
             let mut count = 0_u64;
-            let ends = replay.to_end(topic, &partitions, &start, stop, &mut || Ok(()), &mut |record| {
-                count += 1;
-                processor.table(record)
-            })?;
+            let ends =
+                replay.read_to_end(topic, &partitions, &start, stop, &mut || Ok(()), &mut |record| {
+                    count += 1;
+                    processor.table(record)
+                })?;
             tracing::info!(topic = &**topic, records = count, "table read");
             next.extend(ends);
         }

@@ -165,7 +165,7 @@ impl<'w> TransactLoop<'w> {
         numbers.dedup();
         let mut count = 0_u64;
         let (reader, processor) = (&mut self.reader, &mut self.processor);
-        changelog.to_end(
+        changelog.read_to_end(
             topic,
             &numbers,
             &HashMap::new(),

@@ -1,0 +1,233 @@
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use fhirehose_runtime::StartFrom;
+use fhirehose_simulate::{DevicesArgs, HospitalArgs};
+
+/// Hospital databases and bedside devices in; FHIR, time series, search index, star schema and cache
+/// invalidations out, exactly once.
+#[derive(Parser)]
+#[command(
+    version,
+    arg_required_else_help = true,
+    after_help = "\
+Examples:
+  Make topics and schemas, then the tables and search indices
+    fhirehose topics apply && fhirehose migrate apply
+  Run everything in one process, from the beginning the first time
+    fhirehose run all --start-from earliest
+  Run one processor with two workers
+    fhirehose run normalize-cdc --workers 2
+
+Settings come from fhirehose.toml, then FHIREHOSE__SECTION__KEY in the environment, then flags."
+)]
+pub struct Cli {
+    #[command(flatten)]
+    pub global: Global,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Args)]
+pub struct Global {
+    /// Configuration file; without it ./fhirehose.toml if there is one
+    #[arg(long, global = true, env = "FHIREHOSE_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Folder that holds topics/ schemas/ mappings/ views/
+    #[arg(long, global = true, value_name = "DIR")]
+    pub shapes: Option<PathBuf>,
+    /// Any other setting, such as --set breaker.consecutive=50
+    #[arg(long, global = true, value_name = "KEY=VALUE", value_parser = key_value)]
+    pub set: Vec<(String, String)>,
+}
+
+#[derive(Subcommand)]
+pub enum Command {
+    /// Run processors until SIGTERM
+    Run(RunArgs),
+    /// List the processors: what each reads, writes and does
+    Processors,
+    /// Compare the declared topics and schemas with the cluster, and make them so
+    #[command(subcommand)]
+    Topics(TopicsCommand),
+    /// Make the tables of the PostgreSQL stores and the search indices
+    #[command(subcommand)]
+    Migrate(MigrateCommand),
+    /// Check and explain mappings, without Kafka
+    #[command(subcommand)]
+    Mappings(MappingsCommand),
+    /// Check and show the configuration
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Say who wears which device
+    #[command(subcommand)]
+    Devices(DevicesCommand),
+    /// Play a hospital's database, or its devices
+    #[command(subcommand)]
+    Simulate(SimulateCommand),
+}
+
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  fhirehose run all --start-from earliest
+  fhirehose run alert-emergency
+  fhirehose run sink-timescale sink-warehouse --workers 2 --listen 127.0.0.1:9465")]
+pub struct RunArgs {
+    /// Processor names, or `all`; `fhirehose processors` lists them
+    #[arg(required = true, value_name = "PROCESSOR")]
+    pub processors: Vec<String>,
+    /// Where groups that have never read begin: earliest, latest or an instant (runtime.start_from)
+    #[arg(long, value_name = "WHERE")]
+    pub start_from: Option<StartFrom>,
+    /// Worker threads per processor (runtime.workers)
+    #[arg(long, value_name = "N")]
+    pub workers: Option<usize>,
+    /// Name of this process, unlike that of any other at the same time (runtime.instance)
+    #[arg(long, value_name = "NAME")]
+    pub instance: Option<String>,
+    /// Address of the status page, health and metrics (admin.listen)
+    #[arg(long, value_name = "HOST:PORT")]
+    pub listen: Option<String>,
+}
+
+impl RunArgs {
+    /// The flags as settings.
+    pub fn flags(&self) -> Vec<(String, String)> {
+        let pairs = [
+            ("runtime.start_from", self.start_from.map(|from| from.to_string())),
+            ("runtime.workers", self.workers.map(|workers| workers.to_string())),
+            ("runtime.instance", self.instance.clone()),
+            ("admin.listen", self.listen.clone()),
+        ];
+        pairs.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?))).collect()
+    }
+}
+
+#[derive(Clone, Copy, Subcommand)]
+pub enum TopicsCommand {
+    /// List the declared topics
+    List,
+    /// Show what `apply` would do
+    Plan,
+    /// Create topics, raise partitions, set configurations, register schemas
+    Apply,
+}
+
+#[derive(Clone, Copy, Subcommand)]
+pub enum MigrateCommand {
+    /// Show what `apply` would do
+    Plan,
+    /// Apply pending migrations; make search templates, indices and the alias
+    Apply,
+}
+
+#[derive(Subcommand)]
+pub enum MappingsCommand {
+    /// Compile all mappings and concept maps; exit 1 on any problem
+    Check,
+    /// Show what a mapping makes of one record, hole by hole
+    #[command(after_help = "\
+The file holds {\"key\": …, \"value\": …, \"headers\": {}, \"timestamp\": ms}, as those in examples/ do.
+Examples:
+  fhirehose mappings explain --record examples/cdc.clinical_data.vital_signs/create.json
+  fhirehose mappings explain --record sos.json --topic device.kati")]
+    Explain(ExplainArgs),
+}
+
+#[derive(Args)]
+pub struct ExplainArgs {
+    /// A record in JSON; its values are shown
+    #[arg(long, value_name = "FILE")]
+    pub record: PathBuf,
+    /// Its logical topic; by default the name of the folder the file is in
+    #[arg(long)]
+    pub topic: Option<String>,
+    /// A configured source, for its tenant and time zone
+    #[arg(long)]
+    pub source: Option<String>,
+}
+
+#[derive(Subcommand)]
+pub enum ConfigCommand {
+    /// Check the configuration and the shape files it points to
+    Check,
+    /// Show the settings in effect, secrets masked
+    Show {
+        /// Show where each comes from
+        #[arg(long)]
+        origin: bool,
+    },
+}
+
+#[derive(Subcommand)]
+pub enum DevicesCommand {
+    /// Assign a device to a patient for a time
+    #[command(after_help = "\
+Examples:
+  fhirehose devices assign --device D4:36:39:9B:C7:10 --source hospital_a --patient 42 --from 2026-01-31T08:00:00Z
+  The same, ended
+    fhirehose devices assign --device D436399BC710 --source hospital_a --patient 42 \\
+      --from 2026-01-31T08:00:00Z --to 2026-02-03T10:00:00Z")]
+    Assign(AssignArgs),
+}
+
+#[derive(Args)]
+pub struct AssignArgs {
+    /// Hardware address, or IMEI
+    #[arg(long)]
+    pub device: String,
+    /// Tenant; by default that of the source
+    #[arg(long)]
+    pub tenant: Option<String>,
+    /// Source whose database holds the patient
+    #[arg(long)]
+    pub source: String,
+    /// Id of the patient's row in clinical_data.patients
+    #[arg(long)]
+    pub patient: String,
+    /// First moment, such as 2026-01-31T08:00:00Z
+    #[arg(long)]
+    pub from: jiff::Timestamp,
+    /// First moment after; without it the assignment lasts
+    #[arg(long)]
+    pub to: Option<jiff::Timestamp>,
+    /// Logical FHIR id of the facility
+    #[arg(long)]
+    pub facility: Option<String>,
+}
+
+#[derive(Subcommand)]
+pub enum SimulateCommand {
+    /// Fill a MariaDB server with a synthetic hospital and change its rows
+    Hospital(HospitalArgs),
+    /// Send readings of synthetic devices to Kafka
+    Devices(DevicesArgs),
+}
+
+fn key_value(text: &str) -> Result<(String, String), String> {
+    text.split_once('=')
+        .map(|(key, value)| (key.trim().to_owned(), value.to_owned()))
+        .ok_or_else(|| "expected KEY=VALUE".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+        let cli =
+            Cli::try_parse_from(["fhirehose", "run", "all", "--start-from", "latest", "--workers", "3"])
+                .unwrap();
+        let Command::Run(run) = cli.command else { panic!("not run") };
+        let flags = run.flags();
+        assert!(flags.contains(&("runtime.start_from".into(), "latest".into())));
+        assert!(flags.contains(&("runtime.workers".into(), "3".into())));
+        assert_eq!(flags.len(), 2);
+        assert!(Cli::try_parse_from(["fhirehose", "run", "all", "--start-from", "monday"]).is_err());
+    }
+}

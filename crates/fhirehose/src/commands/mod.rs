@@ -1,0 +1,15 @@
+pub mod config;
+pub mod devices;
+pub mod list;
+pub mod mappings;
+pub mod migrate;
+pub mod run;
+pub mod simulate;
+pub mod topics;
+
+use std::io::Write;
+
+/// One line on standard output. A reader that went away, as `head` does, is no error of ours.
+pub fn say(line: impl std::fmt::Display) {
+    drop(writeln!(std::io::stdout(), "{line}"));
+}
