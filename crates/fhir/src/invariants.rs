@@ -2,7 +2,7 @@
 
 use fhirehose_tape::Value;
 
-use crate::primitive::moment;
+use crate::primitive::{absolute, moment};
 use crate::tables::Special;
 use crate::terminology::{self, LOINC, UCUM};
 use crate::validate::{Invalid, Rule};
@@ -16,6 +16,7 @@ pub(crate) fn check(special: Special, value: Value<'_>) -> Check {
         // References are judged where their targets are known: `reference.rs`.
         Special::None | Special::Reference => Ok(()),
         Special::Coding => coding(value),
+        Special::Identifier => absolute_at("system", value),
         Special::Quantity => require("qty-3", value.get("code").is_none() || value.get("system").is_some()),
         Special::Period => require("per-1", in_order(text(value, "start"), text(value, "end"))),
         Special::Extension => {
@@ -75,7 +76,16 @@ fn in_order(start: Option<&str>, end: Option<&str>) -> bool {
     }
 }
 
+/// A relative URI of a system would mean nothing elsewhere.
+fn absolute_at(name: &str, value: Value<'_>) -> Check {
+    match text(value, name) {
+        Some(uri) if !absolute(uri) => Err(Invalid::at(name, Rule::Format)),
+        _ => Ok(()),
+    }
+}
+
 fn coding(value: Value<'_>) -> Check {
+    absolute_at("system", value)?;
     match (text(value, "system"), text(value, "code")) {
         (Some(system), Some(code)) => terminology::check_code(system, code)
             .map_err(|error| Invalid::at("code", Rule::Terminology(error))),

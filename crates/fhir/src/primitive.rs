@@ -44,9 +44,8 @@ fn text_fits(primitive: Primitive, text: &str) -> bool {
         Primitive::Xhtml => printable(text) && text.starts_with("<div") && text.ends_with("</div>"),
         Primitive::Code => code(text),
         Primitive::Id => id(text),
-        Primitive::Uri | Primitive::Url | Primitive::Canonical => {
-            solid_ascii(text) || !text.chars().any(char::is_whitespace)
-        }
+        Primitive::Uri | Primitive::Url => solid(text),
+        Primitive::Canonical => solid(text) && (absolute(text) || text.starts_with('#')),
         Primitive::Oid => text.strip_prefix("urn:oid:").is_some_and(oid),
         Primitive::Uuid => text.strip_prefix("urn:uuid:").is_some_and(uuid),
         Primitive::Date => text.len() <= 10 && moment(text).is_some(),
@@ -69,6 +68,18 @@ fn printable(text: &str) -> bool {
 /// ASCII without blanks or control characters, as nearly all codes and URIs are.
 fn solid_ascii(text: &str) -> bool {
     text.bytes().all(|b| b.is_ascii_graphic())
+}
+
+fn solid(text: &str) -> bool {
+    solid_ascii(text) || !text.chars().any(char::is_whitespace)
+}
+
+/// Whether a URI names its scheme.
+pub(crate) fn absolute(uri: &str) -> bool {
+    uri.split_once(':').is_some_and(|(scheme, _)| {
+        scheme.starts_with(|c: char| c.is_ascii_alphabetic())
+            && scheme.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'-' | b'.'))
+    })
 }
 
 /// No white space at the ends, single spaces between.
@@ -261,6 +272,12 @@ mod tests {
     #[test]
     fn texts() {
         assert!(code("a b") && !code(" a") && !code("a  b") && !code("a\tb"));
+        assert!(
+            absolute("urn:x:y")
+                && absolute("http://x")
+                && !absolute("x/y")
+                && !absolute("2026-01-01T10:00:00")
+        );
         assert!(id("A-1.b") && !id("a_b") && !id("") && !id(&"a".repeat(65)));
         assert!(oid("1.2.840") && !oid("3.1") && !oid("1.02") && !oid("1"));
         assert!(

@@ -8,19 +8,20 @@ use crate::terminology::{LOINC, UCUM};
 use crate::validate::{Invalid, Rule};
 
 const CATEGORY: &str = "http://terminology.hl7.org/CodeSystem/observation-category";
-const PROFILES: [&str; 12] = [
-    "vitalsigns",
-    "bp",
-    "heartrate",
-    "resprate",
-    "oxygensat",
-    "bodytemp",
-    "bodyweight",
-    "bodyheight",
-    "bmi",
-    "headcircum",
-    "vitalspanel",
-    "bmi-percentile",
+const STRUCTURE: &str = "http://hl7.org/fhir/StructureDefinition/";
+/// The profiles, and the LOINC code each demands.
+const PROFILES: [(&str, Option<&str>); 11] = [
+    ("vitalsigns", None),
+    ("bp", Some(PANEL)),
+    ("heartrate", Some("8867-4")),
+    ("resprate", Some("9279-1")),
+    ("oxygensat", Some("2708-6")),
+    ("bodytemp", Some("8310-5")),
+    ("bodyweight", Some("29463-7")),
+    ("bodyheight", Some("8302-2")),
+    ("bmi", Some("39156-5")),
+    ("headcircum", Some("9843-4")),
+    ("vitalspanel", Some("85353-1")),
 ];
 /// Value set ucum-vitals-common, to which the profile binds component values.
 const UNITS: [&str; 12] =
@@ -32,9 +33,9 @@ const DIASTOLIC: &str = "8462-4";
 /// Checks an observation that says it is a vital sign, by category or by profile; any other passes.
 pub(crate) fn check(observation: Value<'_>) -> Result<(), Invalid> {
     let by_category = elements(observation, "category").any(|c| coded(c, CATEGORY, "vital-signs"));
-    let by_profile =
-        observation.get("meta").is_some_and(|meta| elements(meta, "profile").any(is_vital_signs));
-    if !by_category && !by_profile {
+    let claimed =
+        || observation.get("meta").into_iter().flat_map(|meta| elements(meta, "profile")).filter_map(profile);
+    if !by_category && claimed().next().is_none() {
         return Ok(());
     }
     for (name, present) in [
@@ -45,6 +46,11 @@ pub(crate) fn check(observation: Value<'_>) -> Result<(), Invalid> {
         if !present {
             return Err(Invalid::at(name, Rule::Missing));
         }
+    }
+    for (name, loinc) in claimed().filter_map(|(name, loinc)| Some((name, loinc?))) {
+        let code = observation.get("code").is_some_and(|code| coded(code, LOINC, loinc));
+        require(name, code)?;
+        measured(observation)?;
     }
     let to_the_day = |t: &str| moment(t).is_none_or(|m| m.date.2 != 0);
     require("vs-1", text(observation, "effectiveDateTime").is_none_or(to_the_day))?;
@@ -62,11 +68,18 @@ pub(crate) fn check(observation: Value<'_>) -> Result<(), Invalid> {
     blood_pressure(observation)
 }
 
-fn is_vital_signs(profile: Value<'_>) -> bool {
-    profile
-        .as_str()
-        .and_then(|url| url.strip_prefix("http://hl7.org/fhir/StructureDefinition/"))
-        .is_some_and(|name| PROFILES.contains(&name))
+fn profile(url: Value<'_>) -> Option<(&'static str, Option<&'static str>)> {
+    let name = url.as_str()?.strip_prefix(STRUCTURE)?;
+    PROFILES.iter().copied().find(|(known, _)| *known == name)
+}
+
+/// A quantity of a profiled vital sign has a number and a unit to show; its code is checked by LOINC.
+fn measured(observation: Value<'_>) -> Result<(), Invalid> {
+    let quantity = observation.get("valueQuantity");
+    match quantity.and_then(|q| ["value", "unit"].into_iter().find(|name| q.get(name).is_none())) {
+        Some(missing) => Err(Invalid::at(&format!("valueQuantity.{missing}"), Rule::Missing)),
+        None => Ok(()),
+    }
 }
 
 /// The panel has no value of its own and exactly one systolic and one diastolic component, absent or not.

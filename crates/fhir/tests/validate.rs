@@ -117,6 +117,9 @@ fn mutations_of_blood_pressure() {
         ("/category", Value::Null, "Observation.category", Rule::Missing),
         ("/effectiveDateTime", Value::Null, "Observation.effective", Rule::Missing),
         ("/effectiveDateTime", json!("2026-01"), "Observation", Rule::Invariant("vs-1")),
+        ("/meta/profile/0", json!("bp"), "Observation.meta.profile[0]", Rule::Format),
+        ("/code/coding/0/system", json!("loinc.org"), "Observation.code.coding[0].system", Rule::Format),
+        ("/code/coding/0/code", json!("55284-4"), "Observation", Rule::Invariant("bp")),
         ("/resourceType", json!("Observatoin"), "resourceType", Rule::UnknownResource),
         ("/_status", json!({"extension": []}), "Observation.status.extension", Rule::Empty),
         ("/_code", json!({"id": "x"}), "Observation.*", Rule::UnknownElement),
@@ -159,6 +162,8 @@ fn mutations_of_blood_pressure() {
     assert_eq!(verdict(&obs_7), Err(("Observation".to_owned(), Rule::Invariant("obs-7"))));
     let two_values = mutate(heart_rate(), "/valueString", json!("72"));
     assert_eq!(verdict(&two_values), Err(("Observation.value".to_owned(), Rule::Choice)));
+    let no_unit = mutate(heart_rate(), "/valueQuantity/unit", Value::Null);
+    assert_eq!(verdict(&no_unit), Err(("Observation.valueQuantity.unit".to_owned(), Rule::Missing)));
     let vs_2 = mutate(heart_rate(), "/valueQuantity", Value::Null);
     assert_eq!(verdict(&vs_2), Err(("Observation".to_owned(), Rule::Invariant("vs-2"))));
 }

@@ -39,7 +39,7 @@ def ident(name):
 
 
 # Types with invariants beyond their elements: src/invariants.rs.
-SPECIAL = {"Coding": "Coding", "Quantity": "Quantity", "Age": "Quantity", "Duration": "Quantity", "Count": "Quantity",
+SPECIAL = {"Coding": "Coding", "Identifier": "Identifier", "Quantity": "Quantity", "Age": "Quantity", "Duration": "Quantity", "Count": "Quantity",
            "Distance": "Quantity", "Period": "Period", "Extension": "Extension", "ContactPoint": "ContactPoint",
            "Attachment": "Attachment", "Patient.contact": "PatientContact", "Organization": "Organization",
            "Condition": "Condition", "Observation": "Observation", "Observation.component": "Component",

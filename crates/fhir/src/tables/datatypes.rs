@@ -442,7 +442,7 @@ pub static HUMAN_NAME: Type = Type {
 /// Identifier
 pub static IDENTIFIER: Type = Type {
     name: "Identifier",
-    special: Special::None,
+    special: Special::Identifier,
     required: 0x0,
     choices: &[],
     elements: &[

@@ -32,6 +32,7 @@ pub(crate) enum Special {
     Condition,
     ContactPoint,
     Extension,
+    Identifier,
     Observation,
     Organization,
     PatientContact,
