@@ -1,0 +1,175 @@
+//! What a mapping cannot mean is told at load, all of it, with file, line and column.
+
+use std::fs;
+use std::path::Path;
+
+use fhirehose_mapping::{Mappings, Source, Vendor, Zone, explain};
+use fhirehose_topics::Registry;
+
+const MAP: &str = "source,system,code,display\nM,http://hl7.org/fhir/administrative-gender,male,Male\n";
+
+const GOOD: &str = r#"mapping: cdc/db/people
+version: 2
+table: db.people
+columns:
+  id: {type: string, class: none, key: true}
+  name: {type: string, class: direct}
+  sex: {type: string, class: quasi}
+  secret: {forbidden: true}
+rules:
+  - {when: "name = 'x'", reject: impossible_value, path: name}
+  - {when: "sex.empty()", flag: no-sex}
+outputs:
+  - name: person
+    to: fhir.patient
+    resource:
+      resourceType: Patient
+      name: [{text: "{{ name }}"}]
+      gender: "{{ sex.translate('sex').code }}"
+"#;
+
+fn topics() -> Registry {
+    Registry::load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")).unwrap()
+}
+
+fn load(files: &[(&str, &str)]) -> Result<Mappings, Vec<String>> {
+    let dir = tempfile::tempdir().unwrap();
+    for (name, text) in files {
+        let path = dir.path().join("mappings").join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+    let root = dir.path().join("mappings");
+    Mappings::load(dir.path(), &topics()).map_err(|problems| {
+        let short = |file: &Path| file.strip_prefix(&root).unwrap_or(file).display().to_string();
+        problems
+            .iter()
+            .map(|p| format!("{}:{}:{}: {}", short(&p.file), p.line, p.column, p.message))
+            .collect()
+    })
+}
+
+/// The one problem of the good mapping with a line changed.
+fn changed(from: &str, to: &str) -> Vec<String> {
+    assert!(GOOD.contains(from), "{from}");
+    let text = GOOD.replacen(from, to, 1);
+    load(&[("maps/sex.csv", MAP), ("cdc/db/people.yaml", &text)]).err().unwrap_or_default()
+}
+
+#[test]
+fn a_good_mapping_has_none() {
+    let mappings =
+        load(&[("maps/sex.csv", MAP), ("cdc/db/people.yaml", GOOD)]).map_err(|p| p.join("\n")).unwrap();
+    assert_eq!(mappings.cdc("db", "people").unwrap().shape(), "cdc/db/people@2");
+    assert!(mappings.cdc("db", "other").is_none());
+}
+
+#[test]
+fn each_mistake_is_told_in_its_place() {
+    for (from, to, place, word) in [
+        ("{{ name }}", "{{ nome }}", "17:25", "nome"),
+        ("{{ name }}", "{{ %nome }}", "17:", "nome"),
+        ("{{ name }}", "{{ name.shout() }}", "17:", "shout"),
+        ("{{ name }}", "{{ secret }}", "17:", "secret"),
+        ("translate('sex')", "translate('sax')", "18:", "maps/sax.csv"),
+        ("translate('sex')", "translate(name)", "18:", "literal"),
+        ("gender:", "gendre:", "18:7", "no element `Patient.gendre`"),
+        ("{text: \"", "{txt: \"", "17:", "Patient.name.txt"),
+        ("resourceType: Patient", "resourceType: Observation", "16:", "fhir.patient takes no"),
+        ("      gender:", "      id: x\n      gender:", "16:", "written by the engine"),
+        ("to: fhir.patient", "to: fhir.person", "14:", "no such topic"),
+        ("class: direct", "class: intimate", "6:", "direct, quasi"),
+        ("class: direct", "klass: direct", "6:", "unknown key `klass`"),
+        ("type: string, class: direct", "type: text, class: direct", "6:", "decimal"),
+        (", key: true", "", "5:", "key: true"),
+        ("reject: impossible_value", "reject: redelivered", "10:", "a rule rejects with one of"),
+        ("reject: impossible_value, path: name", "reject: impossible_value", "10:", "`path`"),
+        ("flag: no-sex", "flag: No Sex", "11:", "lower-case"),
+        ("version: 2", "version: two", "2:10", "whole number"),
+        ("mapping: cdc/db/people", "mapping: cdc/db/persons", "1:10", "cdc/db/people"),
+        ("table: db.people", "table: db.persons", "3:8", "db.people"),
+        ("rules:", "ruels:", "9:1", "unknown key `ruels`"),
+        ("outputs:", "outputs: []\nmore:", "12:", "at least one"),
+        ("    to: fhir.patient", "    to: fhir.patient\n    id: {key: [nr]}", "15:", "no column `nr`"),
+        ("version: 2", "version: [", "", ""),
+    ] {
+        let told = changed(from, to);
+        let expected = format!("cdc/db/people.yaml:{place}");
+        assert!(
+            told.iter().any(|p| p.starts_with(&expected) && p.contains(word)),
+            "{from} -> {to}: {told:?}"
+        );
+    }
+}
+
+#[test]
+fn all_problems_of_all_files_are_told_together() {
+    let broken = GOOD.replace("{{ name }}", "{{ nome }}").replace("gender:", "gendre:");
+    let files = [("maps/sex.csv", "source,system,code,display\nM,s\n"), ("cdc/db/people.yaml", &*broken)];
+    let told = load(&files).err().unwrap();
+    assert_eq!(told.len(), 3, "{told:?}");
+    assert!(load(&[]).err().unwrap()[0].contains("there is no mapping here"));
+}
+
+#[test]
+fn records_are_checked_against_the_topics_schema() {
+    let record = |fields: &str| {
+        GOOD.replace("to: fhir.patient", "to: vitals.sample\n    key: [\"%tenant\", id]")
+            .replace(&GOOD[GOOD.find("    resource:").unwrap()..], &format!("    record: {{{fields}}}\n"))
+    };
+    let all = "tenant: \"{{ %tenant }}\", patient_id: p, device_id: d, observed_at: 1, source: s, source_event_id: e";
+    for (fields, word) in [
+        ("tenant: t", "needs the field `patient_id`"),
+        (&*format!("{all}, mood: good"), "no field `mood`"),
+        (&*format!("{all}, flags: []"), "`flags` is written by the engine"),
+    ] {
+        let told = load(&[("cdc/db/people.yaml", &record(fields))]).err().unwrap_or_default();
+        assert!(told.iter().any(|problem| problem.contains(word)), "{fields}: {told:?}");
+    }
+    assert!(load(&[("cdc/db/people.yaml", &record(all))]).is_ok());
+}
+
+#[test]
+fn an_emergency_is_declared_as_one() {
+    let text = "mapping: device/kati/x\nversion: 1\ntopic: device.kati\nmatch: \"a = 1\"\ndevice: IMEI\noutputs:\n  \
+        - name: x\n    to: alert.emergency\n    key: [\"%device\"]\n    \
+        record: {device_id: d, kind: sos, observed_at: 1, vendor: v}\n";
+    let told = load(&[("device/kati/x.yaml", text)]).err().unwrap();
+    assert!(told[0].contains("emergency: true"), "{told:?}");
+    assert!(load(&[("device/kati/x.yaml", &format!("{text}emergency: true\n"))]).is_ok());
+}
+
+#[test]
+fn explain_tells_every_hole_and_why_an_output_is_not_there() {
+    let mappings =
+        load(&[("maps/sex.csv", MAP), ("cdc/db/people.yaml", GOOD)]).map_err(|p| p.join("\n")).unwrap();
+    let zone = Zone::named("Africa/Khartoum").unwrap();
+    let source = Source {
+        name: "s".into(),
+        tenant: "t".into(),
+        zone: zone.clone(),
+        facility_tenants: Default::default(),
+    };
+    let vendor = Vendor { name: "kati".into(), zone };
+    let explained = |row: &str| {
+        let record =
+            format!(r#"{{"key":null,"value":{{"op":"c","after":{row}}},"timestamp":1772366550057}}"#);
+        explain(&mappings, "cdc.db.people", record.as_bytes(), &source, &vendor).unwrap()
+    };
+    let told = explained(r#"{"id":"1","name":"N","sex":null}"#).to_string();
+    for line in [
+        "mapping cdc/db/people@2",
+        "rule (line 11): sex.empty() = true",
+        "output person to fhir.patient",
+        "Patient.name.text (line 17): name = \"N\"",
+        "Patient.gender (line 18): sex.translate('sex').code = empty",
+        r#"fhir.patient t/"#,
+        r#""tag":[{"system":"urn:fhirehose:dq","code":"no-sex"}]"#,
+    ] {
+        assert!(told.contains(line), "{line}\n{told}");
+    }
+    let told = explained(r#"{"id":"1","name":"N","sex":"Z"}"#).to_string();
+    assert!(told.contains("rejected: unknown_code at Patient.gender"), "{told}");
+    let missing = explain(&mappings, "cdc.db.people", b"{}", &source, &vendor).unwrap_err().to_string();
+    assert!(missing.contains("no `value`"), "{missing}");
+}
