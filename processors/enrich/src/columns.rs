@@ -52,14 +52,19 @@ pub struct Resolved<'a> {
 const ENVELOPE: &[&str] = &["tenant", "id", "version_id", "last_updated", "source", "flags", "resource"];
 
 impl Columns {
-    /// Compiles a schema. Problems name its subject and field.
-    pub fn compile(schema: &Schema, snapshots: &Snapshots) -> Result<Columns, Vec<String>> {
+    /// Compiles the schema of a resource type's records. Problems name its subject and field.
+    pub fn compile(
+        schema: &Schema,
+        resource_type: &str,
+        snapshots: &Snapshots,
+    ) -> Result<Columns, Vec<String>> {
         let json: Json = serde_json::from_str(&schema.json).map_err(|error| vec![error.to_string()])?;
         let mut compiled = Columns { columns: Vec::new(), references: Vec::new() };
+        let env = Env::fhir().elements(fhirehose_fhir::element_exists).of(resource_type);
         let mut problems = Vec::new();
         for field in json["fields"].as_array().into_iter().flatten() {
             let name = field["name"].as_str().unwrap_or_default();
-            match compiled.origin(name, field, snapshots) {
+            match compiled.origin(name, field, snapshots, &env) {
                 Ok(origin) => compiled.columns.push((name.to_owned(), origin)),
                 Err(message) => problems.push(format!("{}: field `{name}`: {message}", schema.subject)),
             }
@@ -67,17 +72,27 @@ impl Columns {
         if problems.is_empty() { Ok(compiled) } else { Err(problems) }
     }
 
-    fn origin(&mut self, name: &str, field: &Json, snapshots: &Snapshots) -> Result<Origin, String> {
+    fn origin(
+        &mut self,
+        name: &str,
+        field: &Json,
+        snapshots: &Snapshots,
+        env: &Env,
+    ) -> Result<Origin, String> {
         let (path, reference, snapshot) =
             (field["fhirpath"].as_str(), field["reference"].as_str(), field["snapshot"].as_str());
         match (path, reference, snapshot) {
-            (Some(path), None, None) => Ok(Origin::Path(compile(path)?, shape(&field["type"])?)),
+            (Some(path), None, None) => {
+                let path = compile(path, env)?;
+                let shape = shape(&field["type"], &path, env)?;
+                Ok(Origin::Path(path, shape))
+            }
             (None, Some(reference), Some(snapshot)) => {
                 let known = self.references.iter().position(|expr| expr.source() == reference);
                 let index = match known {
                     Some(index) => index,
                     None => {
-                        self.references.push(compile(reference)?);
+                        self.references.push(compile(reference, env)?);
                         self.references.len() - 1
                     }
                 };
@@ -140,8 +155,8 @@ impl Columns {
     }
 }
 
-fn compile(path: &str) -> Result<Expr, String> {
-    Expr::compile(path, &Env::fhir()).map_err(|error| error.to_string())
+fn compile(path: &str, env: &Env) -> Result<Expr, String> {
+    Expr::compile(path, env).map_err(|error| error.to_string())
 }
 
 fn eval<'a>(expr: &'a Expr, ctx: &Ctx<'a>, name: &str) -> Result<Collection<'a>, Rejection> {
@@ -155,20 +170,21 @@ fn relative(reference: &str) -> Option<(&str, &str)> {
     (plain && !resource_type.is_empty() && !id.is_empty()).then_some((resource_type, id))
 }
 
-/// Reads from a field's type whether it is a list, and of what.
-fn shape(field_type: &Json) -> Result<Shape, String> {
+/// Reads from a field's type whether it is a list, and of what; members of records are paths within `path`.
+fn shape(field_type: &Json, path: &Expr, env: &Env) -> Result<Shape, String> {
     match field_type {
         Json::Array(branches) => match branches.iter().find(|branch| *branch != "null") {
-            Some(branch) => shape(branch),
+            Some(branch) => shape(branch, path, env),
             None => Ok(Shape::One),
         },
         Json::Object(complex) if complex["type"] == "array" => match &complex["items"] {
             Json::Object(record) if record["type"] == "record" => {
+                let env = env.clone().within(path);
                 let member = |field: &Json| {
                     let name = field["name"].as_str().unwrap_or_default().to_owned();
                     let path = field["fhirpath"].as_str();
                     let path = path.ok_or_else(|| format!("its member `{name}` has no `fhirpath`"))?;
-                    Ok((name, compile(path)?))
+                    Ok((name, compile(path, &env)?))
                 };
                 let fields = record["fields"].as_array();
                 fields.into_iter().flatten().map(member).collect::<Result<_, String>>().map(Shape::Records)

@@ -35,13 +35,13 @@ pub fn compile(
                 output.name
             )));
         };
-        let columns =
-            Columns::compile(schema, snapshots).map_err(|problems| Fault::fatal(problems.join("\n")))?;
-        let encoder = AvroEncoder::new(schema, schema_id(&schema.subject)?)
-            .map_err(|problem| Fault::fatal(format!("{}: {problem}", schema.subject)))?;
         // Topics are named in lower case, resource types are not.
         let declared = snapshots.types().find(|declared| declared.eq_ignore_ascii_case(name));
         let resource_type = declared.map_or_else(|| capitalised(name), str::to_owned);
+        let columns = Columns::compile(schema, &resource_type, snapshots)
+            .map_err(|problems| Fault::fatal(problems.join("\n")))?;
+        let encoder = AvroEncoder::new(schema, schema_id(&schema.subject)?)
+            .map_err(|problem| Fault::fatal(format!("{}: {problem}", schema.subject)))?;
         let resource =
             Resource { resource_type, output: output.name.clone(), columns, encoder, input: input.clone() };
         resources.insert(input.name.clone(), resource);

@@ -23,10 +23,10 @@ impl Snapshots {
     pub fn parse(text: &str) -> Result<Snapshots, Vec<String>> {
         let declared: BTreeMap<String, BTreeMap<String, String>> =
             serde_yaml_ng::from_str(text).map_err(|error| vec![error.to_string()])?;
-        let env = Env::fhir();
         let mut problems = Vec::new();
         let mut types = BTreeMap::new();
         for (resource_type, values) in declared {
+            let env = Env::fhir().elements(fhirehose_fhir::element_exists).of(&resource_type);
             let mut compiled = Vec::new();
             for (name, path) in values {
                 match Expr::compile(&path, &env) {
