@@ -133,7 +133,7 @@ impl Columns {
         self.read_columns(row, typed, false)
     }
 
-    /// Reads what there is of a row, such as its key alone.
+    /// Reads what there is of a row, such as its key alone; what cannot be read is left out.
     pub fn read_part(&self, row: Value<'_>, typed: &mut Tape) -> Result<(), Rejection> {
         self.read_columns(row, typed, true)
     }
@@ -158,10 +158,15 @@ impl Columns {
             };
             (seen[at], expected) = (true, at + 1);
             match self.all[at].use_ {
+                ColumnUse::Forbidden if part => {}
                 ColumnUse::Forbidden => return Err(Rejection::new(Reason::ForbiddenColumn, name)),
                 ColumnUse::Read { kind, .. } => {
                     typed.key(name);
-                    typed_value(kind, value, typed).map_err(|reason| Rejection::new(reason, name))?;
+                    match typed_value(kind, value, typed) {
+                        Ok(()) => {}
+                        Err(_) if part => typed.null(),
+                        Err(reason) => return Err(Rejection::new(reason, name)),
+                    }
                 }
             }
         }

@@ -83,7 +83,7 @@ impl Trace {
 }
 
 /// Runs a record, given as the examples are written, through its mapping and tells every step. `topic` is the
-/// logical one: `cdc.<db>.<table>` or `device.<vendor>`. A reading is explained as if its device were
+/// logical one, `cdc.<db>.<table>` or `device.<vendor>`, unless the record names its own. A reading is explained as if its device were
 /// assigned to a patient of the source's tenant.
 pub fn explain(
     mappings: &Mappings,
@@ -95,6 +95,7 @@ pub fn explain(
     let mut tape = Tape::new();
     tape.parse_json(record)?;
     let record = tape.root();
+    let topic = record.get("topic").and_then(Value::as_str).unwrap_or(topic);
     let value = record.get("value").ok_or(ExplainError::Missing("value"))?;
     let record_time = record.get("timestamp").and_then(Value::as_i64);
     let record_time = record_time.ok_or(ExplainError::Missing("timestamp"))?;

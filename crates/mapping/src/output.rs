@@ -131,16 +131,8 @@ impl Record {
         ctx: &mut Ctx<'a>,
     ) -> Result<Option<String>, Rejection> {
         let mut key = String::new();
-        let (mut json, mut tape) = (Vec::new(), Tape::new());
         for (i, part) in self.key.iter().enumerate() {
-            json.clear();
-            if !renderer.value(part, ctx, &mut json)? || tape.parse_json(&json).is_err() {
-                return Ok(None);
-            }
-            let Some(text) = Item::of(tape.root()).and_then(|item| item.text().map(|text| text.into_owned()))
-            else {
-                return Ok(None);
-            };
+            let Some(text) = renderer.plain_text(part, ctx)? else { return Ok(None) };
             if i > 0 {
                 key.push('/');
             }

@@ -199,6 +199,20 @@ impl<'a> Renderer<'a> {
         Ok(true)
     }
 
+    /// The text of a scalar template, not as JSON; `None` where it is empty.
+    pub fn plain_text(&self, template: &'a Template, ctx: &mut Ctx<'a>) -> Result<Option<String>, Rejection> {
+        let text = match template {
+            Template::First(hole) => {
+                self.eval(hole, ctx)?.first().and_then(Item::text).map(|text| text.into_owned())
+            }
+            template => {
+                let made = self.made(template, ctx)?;
+                Item::of(made).and_then(|item| item.text()).map(|text| text.into_owned())
+            }
+        };
+        Ok(text.filter(|text| !text.is_empty()))
+    }
+
     fn object(&self, object: &'a Object, ctx: &mut Ctx<'a>, out: &mut Vec<u8>) -> Written {
         let start = out.len();
         out.push(b'{');

@@ -111,6 +111,14 @@ fn after_a_rejected_row_all_it_could_have_left_is_withdrawn() {
 }
 
 #[test]
+fn a_row_that_cannot_be_read_can_still_be_deleted() {
+    let mut processor = processor(&[]);
+    let unreadable = json!({"heart_rate": "many", "created_at": "0000-00-00"});
+    let (verdict, out) = run(&mut processor, &change("d", Some(unreadable), None, 1, 2, 1000));
+    assert_eq!((verdict, keys(&out, true).len()), (Verdict::Emit(WHOLE), WHOLE as usize));
+}
+
+#[test]
 fn a_delete_without_the_row_is_told_by_its_key() {
     let mut processor = processor(&[]);
     let (verdict, out) = run(&mut processor, &change("d", None, None, 1, 2, 1000));
