@@ -1,4 +1,4 @@
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::path::Path;
 
@@ -19,6 +19,15 @@ enum Part {
     Column(String),
 }
 
+impl Part {
+    fn column(&self) -> Option<&String> {
+        match self {
+            Part::Column(name) => Some(name),
+            _ => None,
+        }
+    }
+}
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
@@ -33,7 +42,8 @@ struct Rule {
 }
 
 impl Rules {
-    /// Reads `<dir>/mappings/cache.yaml`; its tables must have a declared change topic.
+    /// Reads `<dir>/mappings/cache.yaml`. Its tables must have a declared change topic, and the columns it names
+    /// must be declared by the table's mapping, where it has one.
     pub fn load(dir: &Path, topics: &Registry) -> Result<Rules, Vec<Problem>> {
         let path = dir.join("mappings/cache.yaml");
         let problem = |line, message: String| Problem { file: path.clone(), line, message };
@@ -48,10 +58,19 @@ impl Rules {
             if topics.topic(&format!("cdc.{}", rule.table)).is_none() {
                 wrong(&rule.table, format!("no change topic of `{}` is declared", rule.table));
             }
+            let columns = columns(dir, &rule.table);
             let mut keys = Vec::new();
             for template in &rule.keys {
                 match compile(template) {
-                    Ok(parts) => keys.push(parts),
+                    Ok(parts) => {
+                        let mut named = parts.iter().filter_map(Part::column);
+                        if let Some(column) =
+                            named.find(|name| columns.as_ref().is_some_and(|all| !all.contains(*name)))
+                        {
+                            wrong(template, format!("`{template}`: {} has no column `{column}`", rule.table));
+                        }
+                        keys.push(parts);
+                    }
                     Err(message) => wrong(template, format!("`{template}`: {message}")),
                 }
             }
@@ -83,6 +102,24 @@ impl Rules {
     pub fn covers(&self, table: &str) -> bool {
         self.tables.contains_key(table)
     }
+}
+
+/// The columns a table's mapping declares and allows; `None` where there is no such mapping, or none that can be
+/// read: the mapping engine tells what is wrong with it.
+fn columns(dir: &Path, table: &str) -> Option<HashSet<String>> {
+    #[derive(Deserialize)]
+    struct Mapping {
+        columns: HashMap<String, Column>,
+    }
+    #[derive(Deserialize)]
+    struct Column {
+        #[serde(default)]
+        forbidden: bool,
+    }
+    let path = dir.join("mappings/cdc").join(format!("{}.yaml", table.replacen('.', "/", 1)));
+    let mapping: Mapping = serde_yaml_ng::from_str(&fs::read_to_string(path).ok()?).ok()?;
+    let allowed = mapping.columns.into_iter().filter(|(_, column)| !column.forbidden);
+    Some(allowed.map(|(name, _)| name).collect())
 }
 
 fn compile(template: &str) -> Result<Vec<Part>, &'static str> {

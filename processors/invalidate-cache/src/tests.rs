@@ -158,4 +158,14 @@ fn broken_rules_are_refused_with_their_lines() {
     assert_eq!(problems.iter().map(|(line, _)| *line).collect::<Vec<_>>(), [2, 4, 5]);
     assert!(problems[1].1.contains("must contain `{tenant}`"), "{problems:?}");
     assert_eq!(told("rules:\n  - table: x\n    kees: []\n")[0].0, 3);
+
+    let mapping = dir.path().join("mappings/cdc/identity_management");
+    std::fs::create_dir_all(&mapping).unwrap();
+    std::fs::copy(root().join("mappings/cdc/identity_management/users.yaml"), mapping.join("users.yaml"))
+        .unwrap();
+    let users = "rules:\n  - table: identity_management.users\n    keys:\n      - \"{tenant}:{password_hash}\"\n      \
+                 - \"{tenant}:{nid}:{id}\"\n";
+    let problems = told(users);
+    assert_eq!(problems.iter().map(|(line, _)| *line).collect::<Vec<_>>(), [4, 5]);
+    assert!(problems[1].1.ends_with("identity_management.users has no column `nid`"), "{problems:?}");
 }

@@ -1,7 +1,14 @@
 //! Against a real Redis: who wins when fills and evictions meet in any order.
 
-#![allow(clippy::expect_used, clippy::panic, clippy::print_stderr, clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    clippy::unwrap_used,
+    reason = "a test fails by panicking"
+)]
 
+use std::collections::VecDeque;
 use std::io;
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::path::Path;
@@ -13,6 +20,7 @@ use fhirehose_codec::{AvroEncoder, MemorySchemas};
 use fhirehose_stream::{Batch, FaultKind, Reason, Sink, Verdict};
 use fhirehose_tape::Tape;
 use fhirehose_topics::Registry;
+use proptest::prelude::*;
 use redis::Commands;
 use sink_redis::{FILL_SCRIPT, Options, SinkRedis};
 
@@ -133,6 +141,80 @@ fn a_filler_that_read_before_the_change_cannot_fill_after_it() {
     assert!(bench.fill("a", "new", CHANGED + SETTLE));
     assert!(!bench.fill("a", "older", CHANGED + SETTLE - 1), "the slower of two fillers does not win");
     assert_eq!(bench.cached("a").as_deref(), Some("new"));
+}
+
+/// A step of the world, and how many milliseconds after the one before it happens.
+#[derive(Clone, Debug)]
+enum Step {
+    /// The value changes; its statement began this many ms before the commit.
+    Change { began: i64 },
+    /// A filler takes the time and reads the value.
+    Read,
+    /// The filler that has waited longest, or the latest, fills in what it read.
+    Fill { latest: bool },
+    /// The next event comes, or one that came before comes again.
+    Event { again: Option<prop::sample::Index> },
+}
+
+fn steps() -> impl Strategy<Value = Vec<(i64, Step)>> {
+    let step = prop_oneof![
+        (0i64..=4_000).prop_map(|began| Step::Change { began }),
+        Just(Step::Read),
+        any::<bool>().prop_map(|latest| Step::Fill { latest }),
+        prop::option::of(any::<prop::sample::Index>()).prop_map(|again| Step::Event { again }),
+    ];
+    prop::collection::vec((0i64..4_000, step), 1..40)
+}
+
+/// Whatever the order of changes, reads, fills and events: once all events came, nothing stale is cached.
+#[test]
+fn nothing_stale_stays() {
+    let Some(mut bench) = bench("any-order") else { return };
+    let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig::with_cases(150));
+    let (bench, case) = (std::cell::RefCell::new(&mut bench), std::cell::Cell::new(0));
+    let outcome = runner.run(&steps(), |steps| {
+        let mut bench = bench.borrow_mut();
+        case.set(case.get() + 1);
+        let key = format!("k{}", case.get());
+        let (mut now, mut value) = (CHANGED, 0);
+        let mut fillers: VecDeque<(String, i64)> = VecDeque::new();
+        let (mut events, mut came) = (Vec::new(), 0);
+        for (passed, step) in steps {
+            now += passed;
+            match step {
+                Step::Change { began } => {
+                    value += 1;
+                    events.push((now - began) / 1_000 * 1_000);
+                }
+                Step::Read => fillers.push_back((value.to_string(), now)),
+                Step::Fill { latest } => {
+                    let filler = if latest { fillers.pop_back() } else { fillers.pop_front() };
+                    if let Some((read, read_at)) = filler {
+                        bench.fill(&key, &read, read_at);
+                    }
+                }
+                Step::Event { again: Some(index) } if came > 0 => {
+                    bench.evict(&key, events[index.index(came)]);
+                }
+                Step::Event { .. } => {
+                    if let Some(source_ts) = events.get(came) {
+                        bench.evict(&key, *source_ts);
+                        came += 1;
+                    }
+                }
+            }
+        }
+        for source_ts in &events[came..] {
+            bench.evict(&key, *source_ts);
+        }
+        for (read, read_at) in fillers {
+            bench.fill(&key, &read, read_at);
+        }
+        let cached = bench.cached(&key);
+        prop_assert!(cached.is_none() || cached == Some(value.to_string()), "{cached:?} of {value}");
+        Ok(())
+    });
+    outcome.unwrap();
 }
 
 #[test]
