@@ -53,9 +53,10 @@ impl Connector {
     pub fn connect(&self) -> Result<Client, Fault> {
         let mut client =
             self.config.connect(self.tls.clone()).map_err(|error| fault(&error, "connecting to postgres"))?;
+        // Temporary tables have no statistics: the planner takes small batches for large ones, worth compiling.
         let settings = format!(
             "SET statement_timeout = {}; SET lock_timeout = {}; SET idle_in_transaction_session_timeout = {}; \
-             SET timezone = 'UTC'; SET search_path = public; SET client_min_messages = warning",
+             SET timezone = 'UTC'; SET search_path = public; SET jit = off; SET client_min_messages = warning",
             STATEMENT_TIMEOUT.as_millis(),
             LOCK_TIMEOUT.as_millis(),
             IDLE_IN_TRANSACTION_TIMEOUT.as_millis(),

@@ -166,9 +166,14 @@ fn upsert_sql(table: &Table, versioned: &[(&str, &Table, &str)], at: &str) -> St
         ),
         _ => ("version DESC", "t.version < excluded.version"),
     };
+    // Rows of dimensions are shared by instances: all take them in one order.
+    let sorted = match declaration.kind {
+        Kind::Fact => String::new(),
+        _ => format!("ORDER BY s.{}", declaration.key),
+    };
     format!(
         "INSERT INTO {name} AS t ({all}) SELECT {values} \
-         FROM (SELECT DISTINCT ON (tenant_id, {id}) * FROM {stage} ORDER BY tenant_id, {id}, {order}) AS s \
+         FROM (SELECT DISTINCT ON (tenant_id, {id}) * FROM {stage} ORDER BY tenant_id, {id}, {order}) AS s {sorted} \
          ON CONFLICT (tenant_id, {id}) DO UPDATE SET {set}, loaded_at = now() WHERE {newer}",
         name = declaration.table,
         all = columns.join(", "),

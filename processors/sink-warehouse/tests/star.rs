@@ -3,7 +3,7 @@
 
 mod support;
 
-use fhirehose_stream::{Sink, Verdict};
+use fhirehose_stream::{Reason, Sink, Verdict};
 use serde_json::json;
 use support::{Shapes, Worker, encounter, id, migrated, patient, root, texts};
 
@@ -329,6 +329,33 @@ fn a_bad_record_leaves_no_trace_and_the_rest_is_written() {
         ["MRN1"],
         "none was inferred for a rejected row"
     );
+}
+
+#[test]
+fn a_row_the_database_refuses_is_found_among_good_ones() {
+    let database = migrated("wh_refused");
+    let mut worker = Worker::new(&database, "t", 0);
+    for n in 0..9 {
+        worker.resource("t1", 100, DAY, &patient(n, "Khartoum"));
+        // Longer than an index entry can be, and not to be compressed.
+        let long: String = (0..400).map(|part| id(&format!("code-{n}"), part)).collect();
+        let code = if n == 4 { long } else { "I10".to_owned() };
+        let condition = json!({
+            "resourceType": "Condition", "id": id("Condition", n),
+            "code": {"coding": [{"system": "http://hl7.org/fhir/sid/icd-10-cm", "code": code}]},
+            "subject": {"reference": format!("Patient/{}", id("Patient", n))},
+        });
+        worker.resource("t1", 100, DAY, &condition);
+    }
+    let verdicts = worker.flush();
+    let rejected: Vec<_> =
+        verdicts.iter().enumerate().filter(|(_, verdict)| matches!(verdict, Verdict::Reject(_))).collect();
+    let [(9, Verdict::Reject(rejection))] = rejected.as_slice() else { panic!("{rejected:?}") };
+    assert_eq!((rejection.reason, rejection.detail.as_str()), (Reason::StoreRejected, "SQLSTATE 54000"));
+    let mut client = database.connect();
+    let counts = "SELECT concat_ws(' ', (SELECT count(*) FROM fact.diagnosis_fact), (SELECT count(*) FROM dim.diagnosis_dimension), \
+         (SELECT count(*) FROM dim.patient_dimension WHERE NOT is_inferred))";
+    assert_eq!(texts(&mut client, counts), ["8 2 10"]);
 }
 
 #[test]
