@@ -23,11 +23,13 @@ pub struct Progress {
     pub messages: u64,
 }
 
-impl Screen {
-    pub fn new() -> Self {
+impl Default for Screen {
+    fn default() -> Self {
         Self { terminal: stdout().is_terminal(), painted: 0, last_line: None }
     }
+}
 
+impl Screen {
     /// A line that stays.
     pub fn say(&mut self, line: &str) -> Result<()> {
         self.painted = 0;
