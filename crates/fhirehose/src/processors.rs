@@ -218,6 +218,7 @@ impl Entry {
             tables: self.tables(app)?,
             changelog: self.changelog.map(Arc::from),
             outputs: self.output_topics(topics).iter().map(|topic| topic.name.clone()).collect(),
+            store: self.store,
             dead_letters: Arc::new(move |physical| registry.dlq(physical, &of).into()),
         })
     }

@@ -110,6 +110,8 @@ impl Clients {
     pub(crate) fn whole_topic(&self, name: &str) -> ClientConfig {
         let mut client = self.reader(name);
         client.set("enable.partition.eof", "true");
+        // A partition's end is told when a fetch comes back empty: let it not wait long for more.
+        client.set("fetch.wait.max.ms", "100");
         client
     }
 
@@ -172,6 +174,8 @@ pub(crate) fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
 pub(crate) fn log_error(error: &KafkaError, reason: &str) {
     let code = error.rdkafka_error_code().map(|code| format!("{code:?}")).unwrap_or_default();
     match error.rdkafka_error_code() {
+        // An event, not an error: whoever asked for it gets it from `poll`.
+        Some(RDKafkaErrorCode::PartitionEOF) => {}
         Some(RDKafkaErrorCode::BrokerTransportFailure | RDKafkaErrorCode::AllBrokersDown) => tracing::warn!(
             target: "kafka",
             code,

@@ -92,6 +92,7 @@ mod tests {
             tables: vec![],
             changelog: None,
             outputs: vec![],
+            store: None,
             dead_letters: Arc::new(|topic| format!("{topic}.x-copy.dlq").into()),
         })
     }

@@ -55,6 +55,8 @@ pub struct Engine {
 
 impl Engine {
     pub fn new(config: Arc<Config>) -> Result<Self, StartError> {
+        // Before any processor is added: meters made without a recorder count nothing.
+        crate::admin::recorder();
         let instance = Instance::take(&config.runtime.instance).map_err(StartError::Instance)?;
         let clients = Clients::new(config.clone());
         Ok(Engine { config, clients, instance, stop: Stop::default(), processors: Vec::new() })

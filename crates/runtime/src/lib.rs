@@ -15,6 +15,7 @@ mod config;
 mod config_source;
 mod dead_letter;
 mod engine;
+mod flow;
 mod instance;
 mod logging;
 mod page;

@@ -61,15 +61,19 @@ impl Replay {
         each: &mut dyn FnMut(Record<'_>) -> Result<(), Fault>,
     ) -> Result<Vec<(TopicPartition, i64)>, Fault> {
         let topic = self.names.get(topic);
-        let mut next = HashMap::new();
+        let (mut next, mut open) = (HashMap::new(), HashSet::new());
         for &partition in partitions {
             let (low, end) = self.settle(&topic, partition, stop, idle)?;
             let at = TopicPartition { topic: topic.clone(), partition };
             let start = from.get(&at).copied().filter(|from| (low..=end).contains(from));
-            next.insert(at, start.unwrap_or(low));
+            let start = start.unwrap_or(low);
+            if start < end {
+                open.insert(partition);
+            }
+            next.insert(at, start);
         }
-        self.assign(&next.iter().map(|(at, offset)| (at.clone(), *offset)).collect::<Vec<_>>())?;
-        let mut open: HashSet<i32> = partitions.iter().copied().collect();
+        let unread = next.iter().filter(|(at, _)| open.contains(&at.partition));
+        self.assign(&unread.map(|(at, offset)| (at.clone(), *offset)).collect::<Vec<_>>())?;
         let mut served = Instant::now();
         while !open.is_empty() {
             if stop.requested() {

@@ -18,6 +18,8 @@ pub struct Spec {
     pub changelog: Option<Arc<str>>,
     /// Topics it produces to, dead letters aside; checked to exist at start.
     pub outputs: Vec<Arc<str>>,
+    /// What a sink writes to, in words.
+    pub store: Option<&'static str>,
     /// The dead-letter topic for records of a physical input topic.
     pub dead_letters: TopicOf,
 }

@@ -54,7 +54,7 @@ impl Violation {
 }
 
 /// A recent reject, without anything of the record's content.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub(crate) struct LastReject {
     pub reason: &'static str,
     pub detail: String,
@@ -110,13 +110,14 @@ struct Meters {
 }
 
 /// What [`ProcessorStatus`] says to the outside.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub(crate) struct View {
     pub processor: &'static str,
     pub group: String,
     pub inputs: Vec<String>,
     pub tables: Vec<String>,
     pub outputs: Vec<String>,
+    pub store: Option<&'static str>,
     pub workers: Vec<Doing>,
     /// `idle`, `ok`, `behind` or `stuck`.
     pub lag: &'static str,
@@ -373,6 +374,7 @@ impl ProcessorStatus {
             },
             tables: names(&self.spec.tables),
             outputs: names(&self.spec.outputs),
+            store: self.spec.store,
             workers,
             lag,
             lag_records,

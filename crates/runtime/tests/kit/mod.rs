@@ -1,4 +1,5 @@
 //! A real broker for the tests of the engine: topics of their own, producing, reading back, child processes.
+#![allow(dead_code, reason = "each test binary uses its part")]
 
 use std::collections::BTreeMap;
 use std::process::{Child, Command, Stdio};
@@ -192,6 +193,7 @@ pub fn spec(name: &str, input: &str, output: &str, dead: &str) -> Spec {
         tables: vec![],
         changelog: None,
         outputs: vec![output.into()],
+        store: None,
         dead_letters: Arc::new(move |_| dead.clone()),
     }
 }

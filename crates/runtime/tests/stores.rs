@@ -1,0 +1,277 @@
+//! Kafka to a store on a real broker: the store's own offsets, Kafka's offsets, dead letters, unknown outcomes.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "a test fails by panicking"
+)]
+
+mod kit;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use fhirehose_runtime::{Config, Engine, Spec, StartError, Stop};
+use fhirehose_stream::{
+    Batch, Fault, OffsetsIn, Reason, Record, Rejection, Sink, TopicPartition, Verdict, Verdicts,
+};
+use kit::{Bench, number};
+
+/// A database: rows and epoch-fenced offsets, changed together or not at all.
+#[derive(Default)]
+struct Database {
+    rows: Vec<u64>,
+    offsets: BTreeMap<TopicPartition, (u64, i64)>,
+    /// What the next commits do.
+    commits: Vec<Commit>,
+    /// Stages that fail before anything is written.
+    outages: u32,
+    claims: u32,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Commit {
+    /// The answer is lost; it took effect.
+    LostAfter,
+    /// The answer is lost; it had no effect.
+    LostBefore,
+}
+
+#[derive(Clone)]
+struct Table {
+    database: Arc<Mutex<Database>>,
+    kind: OffsetsIn,
+    mine: BTreeMap<TopicPartition, (u64, i64)>,
+    staged: Vec<u64>,
+    next: BTreeMap<TopicPartition, i64>,
+}
+
+impl Table {
+    fn new(database: &Arc<Mutex<Database>>, kind: OffsetsIn) -> Self {
+        let database = database.clone();
+        Table { database, kind, mine: BTreeMap::new(), staged: Vec::new(), next: BTreeMap::new() }
+    }
+}
+
+impl Sink for Table {
+    fn offsets_in(&self) -> OffsetsIn {
+        self.kind
+    }
+
+    fn claim(&mut self, partitions: &[TopicPartition]) -> Result<Vec<Option<i64>>, Fault> {
+        let mut database = self.database.lock().unwrap();
+        database.claims += 1;
+        if self.kind == OffsetsIn::Kafka {
+            return Ok(vec![None; partitions.len()]);
+        }
+        let mut claims = Vec::new();
+        for at in partitions {
+            let found = database.offsets.get_mut(at).map(|(epoch, next)| {
+                *epoch += 1;
+                (*epoch, *next)
+            });
+            self.mine.extend(found.map(|mine| (at.clone(), mine)));
+            claims.push(found.map(|(_, next)| next));
+        }
+        Ok(claims)
+    }
+
+    fn start(&mut self, partitions: &[(TopicPartition, i64)]) -> Result<(), Fault> {
+        let mut database = self.database.lock().unwrap();
+        for (at, next) in partitions {
+            database.offsets.insert(at.clone(), (1, *next));
+            self.mine.insert(at.clone(), (1, *next));
+        }
+        Ok(())
+    }
+
+    fn stage(&mut self, batch: &Batch) -> Result<Verdicts, Fault> {
+        let mut database = self.database.lock().unwrap();
+        if database.outages > 0 {
+            database.outages -= 1;
+            return Err(Fault::transient("the database is down"));
+        }
+        drop(database);
+        thread::sleep(Duration::from_millis(5));
+        (self.staged, self.next) = (Vec::new(), BTreeMap::new());
+        batch.judge(|record| {
+            self.next.insert(record.at().clone(), record.offset() + 1);
+            let n = value(record);
+            if n.is_multiple_of(100) {
+                return Ok(Rejection::new(Reason::StoreRejected, "a_column").into());
+            }
+            self.staged.push(n);
+            Ok(Verdict::Emit(1))
+        })
+    }
+
+    fn commit(&mut self) -> Result<(), Fault> {
+        let mut database = self.database.lock().unwrap();
+        let commit = database.commits.pop();
+        if commit == Some(Commit::LostBefore) {
+            return Err(Fault::transient("the connection broke"));
+        }
+        if self.kind == OffsetsIn::Store {
+            // As the UPDATE with epoch and previous offset: all rows or none.
+            for at in self.next.keys() {
+                if database.offsets.get(at) != self.mine.get(at) {
+                    return Err(Fault::fenced("another owner"));
+                }
+            }
+            for (at, next) in std::mem::take(&mut self.next) {
+                let mine = self.mine.get_mut(&at).unwrap();
+                mine.1 = next;
+                database.offsets.insert(at, *mine);
+            }
+        }
+        database.rows.append(&mut self.staged);
+        if commit == Some(Commit::LostAfter) {
+            return Err(Fault::transient("the connection broke"));
+        }
+        Ok(())
+    }
+
+    fn rollback(&mut self) {
+        self.staged.clear();
+        self.next.clear();
+    }
+}
+
+fn value(record: Record<'_>) -> u64 {
+    std::str::from_utf8(record.value().unwrap()).unwrap().parse().unwrap()
+}
+
+type Running = (Stop, JoinHandle<Result<(), StartError>>);
+
+fn start(config: Config, spec: Spec, database: &Arc<Mutex<Database>>, kind: OffsetsIn) -> Running {
+    let mut engine = Engine::new(Arc::new(config)).unwrap();
+    let database = database.clone();
+    engine.store(spec, move |_| Ok(Box::new(Table::new(&database, kind))));
+    let stop = engine.stop();
+    (stop, thread::spawn(move || engine.run()))
+}
+
+fn end((stop, engine): Running) {
+    stop.request();
+    engine.join().unwrap().unwrap();
+}
+
+fn await_rows(database: &Arc<Mutex<Database>>, count: usize) {
+    let until = Instant::now() + Duration::from_secs(60);
+    while database.lock().unwrap().rows.len() < count && Instant::now() < until {
+        thread::sleep(Duration::from_millis(50));
+    }
+}
+
+fn sorted(mut numbers: Vec<u64>) -> Vec<u64> {
+    numbers.sort_unstable();
+    numbers
+}
+
+fn good(count: u64) -> Vec<u64> {
+    (0..count).filter(|n| n % 100 != 0).collect()
+}
+
+fn bad(count: u64) -> Vec<u64> {
+    (0..count).step_by(100).collect()
+}
+
+#[test]
+fn rows_and_dead_letters_are_written_once_whatever_a_commit_answers() {
+    let Some(mut bench) = Bench::new("store") else { return };
+    let spec = bench.copier(4);
+    bench.produce(&format!("{}-in", spec.group), 4, 0..10_000);
+    let database = Arc::new(Mutex::new(Database::default()));
+    database.lock().unwrap().commits = vec![
+        Commit::LostBefore,
+        Commit::LostAfter,
+        Commit::LostAfter,
+        Commit::LostBefore,
+        Commit::LostBefore,
+    ];
+    database.lock().unwrap().outages = 3;
+    let engine = start(bench.config(), spec.clone(), &database, OffsetsIn::Store);
+    await_rows(&database, 9_900);
+    end(engine);
+    let found = database.lock().unwrap();
+    assert!(found.commits.is_empty() && found.outages == 0 && found.claims >= 6, "{} claims", found.claims);
+    assert_eq!(sorted(found.rows.clone()), good(10_000));
+    assert_eq!(sorted(bench.numbers(&format!("{}-dlq", spec.group))), bad(10_000));
+}
+
+#[test]
+fn two_owners_share_a_store_and_each_record_is_one_row() {
+    let Some(mut bench) = Bench::new("owners") else { return };
+    let spec = bench.copier(6);
+    bench.produce(&format!("{}-in", spec.group), 6, 0..30_000);
+    let database = Arc::new(Mutex::new(Database::default()));
+    let config = |instance: &str| {
+        let mut config = bench.config();
+        config.runtime.instance = instance.into();
+        config.runtime.batch_max_records = 100;
+        config
+    };
+    let a = start(config("a"), spec.clone(), &database, OffsetsIn::Store);
+    await_rows(&database, 1_000);
+    let b = start(config("b"), spec.clone(), &database, OffsetsIn::Store);
+    thread::sleep(Duration::from_secs(3));
+    end(a);
+    let c = start(config("a"), spec.clone(), &database, OffsetsIn::Store);
+    await_rows(&database, 29_700);
+    end(b);
+    end(c);
+    assert_eq!(sorted(database.lock().unwrap().rows.clone()), good(30_000));
+    assert_eq!(sorted(bench.numbers(&format!("{}-dlq", spec.group))), bad(30_000));
+}
+
+#[test]
+fn with_offsets_in_kafka_nothing_is_missing_and_dead_letters_are_written_once() {
+    let Some(mut bench) = Bench::new("kafka") else { return };
+    let spec = bench.copier(3);
+    bench.produce(&format!("{}-in", spec.group), 3, 0..6_000);
+    let database = Arc::new(Mutex::new(Database::default()));
+    database.lock().unwrap().commits = vec![Commit::LostAfter, Commit::LostBefore];
+    let engine = start(bench.config(), spec.clone(), &database, OffsetsIn::Kafka);
+    await_rows(&database, 5_940);
+    thread::sleep(Duration::from_secs(1));
+    end(engine);
+    let mut rows = sorted(database.lock().unwrap().rows.clone());
+    // Writes are guarded by version in such a store: repeating them is harmless, losing them is not.
+    rows.dedup();
+    assert_eq!(rows, good(6_000));
+    assert_eq!(sorted(bench.numbers(&format!("{}-dlq", spec.group))), bad(6_000));
+    // It goes on where it ended.
+    let again = start(bench.config(), spec.clone(), &database, OffsetsIn::Kafka);
+    bench.produce(&format!("{}-in", spec.group), 3, 6_000..6_001);
+    thread::sleep(Duration::from_secs(5));
+    end(again);
+    let letters = bench.read(&format!("{}-dlq", spec.group));
+    assert_eq!(letters.iter().map(number).filter(|n| *n == 6_000).count(), 1);
+    assert_eq!(letters.len(), 61);
+}
+
+#[test]
+fn a_store_that_was_emptied_is_not_filled_from_the_middle() {
+    let Some(mut bench) = Bench::new("emptied") else { return };
+    let spec = bench.copier(1);
+    bench.produce(&format!("{}-in", spec.group), 1, 0..500);
+    let database = Arc::new(Mutex::new(Database::default()));
+    let engine = start(bench.config(), spec.clone(), &database, OffsetsIn::Store);
+    await_rows(&database, 495);
+    end(engine);
+    *database.lock().unwrap() = Database::default();
+    let mut config = bench.config();
+    config.runtime.start_from = None;
+    let (_, engine) = start(config, spec.clone(), &database, OffsetsIn::Store);
+    let error = engine.join().unwrap().unwrap_err().to_string();
+    assert!(error.contains("--start-from") && error.contains("store"), "{error}");
+    // Said where to begin, it is filled again; what was dead-lettered once is not again.
+    let engine = start(bench.config(), spec.clone(), &database, OffsetsIn::Store);
+    await_rows(&database, 495);
+    end(engine);
+    assert_eq!(sorted(database.lock().unwrap().rows.clone()), good(500));
+    assert_eq!(sorted(bench.numbers(&format!("{}-dlq", spec.group))), bad(500));
+}
