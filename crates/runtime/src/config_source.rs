@@ -286,6 +286,38 @@ mod tests {
     }
 
     #[test]
+    fn the_example_file_shows_every_setting_with_its_default() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fhirehose.example.toml");
+        let example = fs::read_to_string(path).unwrap();
+        assert_eq!(read(&example, &[], &[]).unwrap().config.check(), Vec::<String>::new());
+        // Its example values, without those that name files.
+        let shown = example.lines().filter_map(|line| line.strip_prefix("#: "));
+        let whole: Vec<_> = example.lines().map(|line| line.strip_prefix("#: ").unwrap_or(line)).collect();
+        let whole: Vec<_> = whole.into_iter().filter(|line| !line.contains("_file = \"")).collect();
+        let loaded = read(&whole.join("\n"), &[], &[]).unwrap();
+        assert_eq!(loaded.config.check(), Vec::<String>::new());
+        let defaults = serde_json::to_value(Config::default()).unwrap();
+        let loaded = serde_json::to_value(loaded.config).unwrap();
+        for (section, settings) in defaults.as_object().unwrap() {
+            // A password is shown as the file it is in.
+            for (key, default) in settings.as_object().unwrap().iter().filter(|(key, _)| *key != "password") {
+                let line = |line: &str| {
+                    line.starts_with(&format!("{key} =")) || line.contains(&format!("[{section}.{key}]"))
+                };
+                assert!(
+                    whole.iter().any(|l| line(l)) || shown.clone().any(line),
+                    "{section}.{key} is not in the example file"
+                );
+                let free = default.is_null() || ["brokers", "url", "properties"].contains(&key.as_str());
+                assert!(
+                    free || loaded[section][key] == *default,
+                    "{section}.{key}: the example shows another default"
+                );
+            }
+        }
+    }
+
+    #[test]
     fn kafka_properties_keep_their_dots() {
         let loaded = read(
             "[kafka.properties]\n\"ssl.ca.location\" = 'ca.pem'\n",
