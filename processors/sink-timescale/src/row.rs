@@ -60,8 +60,14 @@ impl Row {
     ) -> Result<(), Rejection> {
         let mut texts = Vec::new();
         let mut data: Vec<Cell<'_>> = Vec::with_capacity(self.fields.len());
+        // The writer's fields nearly always stand in our order: then none is searched for.
+        let mut entries = record.entries();
         for field in &self.fields {
-            let value = record.get(&field.name).filter(|value| !value.is_null());
+            let value = match entries.next() {
+                Some((name, value)) if name == field.name => Some(value),
+                _ => record.get(&field.name),
+            };
+            let value = value.filter(|value| !value.is_null());
             if value.is_none() && field.required {
                 return Err(Rejection::new(Reason::MissingElement, field.name.clone()));
             }
