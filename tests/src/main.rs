@@ -1,0 +1,13 @@
+//! Tests of the product as a whole: every processor over every example, everything it says judged by others,
+//! and the real binary on the real stack while things break. Each crate tests its own parts itself.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "tests fail by panicking and skip by saying so"
+)]
+
+mod chain;
+mod examples;
+mod oracles;
