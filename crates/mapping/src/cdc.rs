@@ -13,6 +13,7 @@ use crate::header::{Fields, Made, Output, Resource, Rule};
 use crate::output::{Stamp, judge, single};
 use crate::problem::Problems;
 use crate::render::{Arena, Renderer};
+use crate::shared::{Places, Repeated};
 use crate::source::Source;
 use crate::template::{Compiler, Hole, Scope};
 use crate::time;
@@ -30,6 +31,7 @@ pub struct CdcMapping {
     rules: Vec<Rule>,
     outputs: Vec<Output>,
     slots: Slots,
+    repeated: Repeated,
     maps: Arc<ConceptMaps>,
 }
 
@@ -99,8 +101,7 @@ impl CdcMapping {
         topics: &Registry,
         problems: &mut Problems<'_>,
     ) -> Option<CdcMapping> {
-        let mut compiler = Compiler { problems };
-        let compiler = &mut compiler;
+        let compiler = &mut Compiler { problems, places: Places::default() };
         let mut fields = Fields::of(node, compiler)?;
         let identity = compiler.identity(&mut fields, path);
         let (_, table_path) = path.split_once('/')?;
@@ -130,8 +131,9 @@ impl CdcMapping {
             Some(hole) => Some(hole?),
             None => None,
         };
+        let repeated = std::mem::take(&mut compiler.places).finish();
         let (table, maps) = (table.into(), maps.clone());
-        Some(CdcMapping { name, version, table, columns, facility, rules, outputs, slots, maps })
+        Some(CdcMapping { name, version, table, columns, facility, rules, outputs, slots, repeated, maps })
     }
 
     /// Declared columns.
@@ -194,7 +196,7 @@ impl CdcMapping {
     ) -> Result<(), Rejection> {
         self.columns.read(row, typed)?;
         let arena = Arena::default();
-        let renderer = Renderer { arena: &arena, trace };
+        let renderer = Renderer::new(&arena, &self.repeated, trace);
         let tenant = self.tenant(typed, change.source)?;
         let record_time = utc(change.record_time)?;
         let host = self.host(&tenant, change.source);
@@ -285,7 +287,7 @@ impl CdcMapping {
         drafts: &mut Drafts,
     ) -> Result<bool, Rejection> {
         let arena = Arena::default();
-        let renderer = Renderer { arena: &arena, trace: None };
+        let renderer = Renderer::new(&arena, &self.repeated, None);
         let record_time = utc(change.record_time)?;
         let source = change.source;
         let tenants = match self.tenant(row, source) {

@@ -14,6 +14,7 @@ use crate::header::{Fields, Made, Output, Rule};
 use crate::output::{Stamp, judge, single};
 use crate::problem::Problems;
 use crate::render::{Arena, Renderer};
+use crate::shared::{Places, Repeated};
 use crate::source::Vendor;
 use crate::template::{Compiler, Hole, Scope};
 use crate::time;
@@ -40,6 +41,7 @@ pub struct DeviceMapping {
     rules: Vec<Rule>,
     outputs: Vec<Output>,
     slots: Slots,
+    repeated: Repeated,
     maps: Arc<ConceptMaps>,
 }
 
@@ -131,7 +133,7 @@ impl DeviceMapping {
         topics: &Registry,
         problems: &mut Problems<'_>,
     ) -> Option<DeviceMapping> {
-        let compiler = &mut Compiler { problems };
+        let compiler = &mut Compiler { problems, places: Places::default() };
         let mut fields = Fields::of(node, compiler)?;
         let identity = compiler.identity(&mut fields, path);
         let topic = format!("device.{}", path.split('/').nth(1)?);
@@ -186,6 +188,7 @@ impl DeviceMapping {
                 time,
                 assignment,
             },
+            repeated: std::mem::take(&mut compiler.places).finish(),
             maps: maps.clone(),
         })
     }
@@ -209,7 +212,7 @@ impl DeviceMapping {
         let (arena, host) = (Arena::default(), self.host("", message));
         let record_time = self.record_time(message)?;
         let ctx = self.context(message, &host, &record_time);
-        Renderer { arena: &arena, trace: None }.test(&self.matches, &ctx)
+        Renderer::new(&arena, &self.repeated, None).test(&self.matches, &ctx)
     }
 
     /// The readings of a message that matched.
@@ -219,7 +222,7 @@ impl DeviceMapping {
 
     fn read(&self, message: &Message<'_>) -> Result<Vec<Reading>, Rejection> {
         let (arena, host) = (Arena::default(), self.host("", message));
-        let renderer = Renderer { arena: &arena, trace: None };
+        let renderer = Renderer::new(&arena, &self.repeated, None);
         let record_time = self.record_time(message)?;
         let mut ctx = self.context(message, &host, &record_time);
         let items = match &self.items {
@@ -296,7 +299,7 @@ impl DeviceMapping {
     ) -> Result<(), Rejection> {
         let tenant = assignment.map_or("", |assignment| &assignment.tenant);
         let (arena, host) = (Arena::default(), self.host(tenant, message));
-        let renderer = Renderer { arena: &arena, trace };
+        let renderer = Renderer::new(&arena, &self.repeated, trace);
         let record_time = self.record_time(message)?;
         let observed =
             time::utc(reading.observed_at).map_err(|_| Rejection::new(Reason::InvalidTime, "time"))?;

@@ -8,6 +8,7 @@ use serde_json::Value as Json;
 
 use crate::problem::Problems;
 use crate::render::{Arena, Renderer};
+use crate::shared::Places;
 use crate::template::{Compiler, Makes, Scope};
 use crate::yaml::{self, Data, Node, Scalar};
 
@@ -46,8 +47,12 @@ fn run_in(env: Env, template: &Node, resource: &Json, variables: &[(String, Json
             (scope.declare(name), tape)
         })
         .collect();
-    let compiled = Compiler { problems: &mut problems }.template(template, &scope, Makes::Anything, "case");
-    let Some(compiled) = compiled else {
+    let compiled = {
+        let mut compiler = Compiler { problems: &mut problems, places: Places::default() };
+        let template = compiler.template(template, &scope, Makes::Anything, "case");
+        template.map(|template| (template, compiler.places.finish()))
+    };
+    let Some((compiled, repeated)) = compiled else {
         return Err(problems.into_vec().iter().map(ToString::to_string).collect::<Vec<_>>().join("; "));
     };
     let (arena, mut focus) = (Arena::default(), Tape::new());
@@ -57,7 +62,7 @@ fn run_in(env: Env, template: &Node, resource: &Json, variables: &[(String, Json
         ctx.set(*slot, collect(tape.root()));
     }
     let mut out = Vec::new();
-    let renderer = Renderer { arena: &arena, trace: None };
+    let renderer = Renderer::new(&arena, &repeated, None);
     match renderer.value(&compiled, &mut ctx, &mut out) {
         Ok(true) => Ok(serde_json::from_slice(&out).unwrap()),
         Ok(false) => {

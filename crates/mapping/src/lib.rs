@@ -17,6 +17,7 @@ mod load;
 mod output;
 mod problem;
 mod render;
+mod shared;
 mod source;
 mod template;
 mod time;

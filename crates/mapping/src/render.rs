@@ -9,6 +9,7 @@ use fhirehose_stream::{Reason, Rejection};
 use fhirehose_tape::{Kind, Tape, Value, write_string};
 
 use crate::explain::Tracer;
+use crate::shared::{Repeated, Results};
 use crate::template::{Assign, Entry, Hole, Object, Piece, Template};
 
 /// Documents made while a template is written: variables whose value is itself a template.
@@ -34,14 +35,19 @@ impl Arena {
 
 /// Writes one output of one record.
 pub(crate) struct Renderer<'a> {
-    pub arena: &'a Arena,
-    pub trace: Option<Tracer<'a>>,
+    arena: &'a Arena,
+    trace: Option<Tracer<'a>>,
+    results: Results<'a>,
 }
 
 /// Whether something was written. Nothing was if not.
 type Written = Result<bool, Rejection>;
 
 impl<'a> Renderer<'a> {
+    pub fn new(arena: &'a Arena, repeated: &'a Repeated, trace: Option<Tracer<'a>>) -> Self {
+        Renderer { arena, trace, results: Results::of(repeated) }
+    }
+
     pub fn eval(&self, hole: &'a Hole, ctx: &Ctx<'a>) -> Result<Collection<'a>, Rejection> {
         let result = hole.expr.eval(ctx);
         if let Some(trace) = self.trace {
@@ -63,6 +69,27 @@ impl<'a> Renderer<'a> {
         result.map(|value| value == Some(true)).map_err(|error| rejection(hole, &error))
     }
 
+    fn first(&self, hole: &'a Hole, ctx: &Ctx<'a>, out: &mut Vec<u8>) -> Written {
+        if let Some(number) = self.shared(hole) {
+            return self.results.write(number, out, |out| {
+                self.eval(hole, ctx)?.iter().take(1).for_each(|item| item.write_json(out));
+                Ok(())
+            });
+        }
+        match self.eval(hole, ctx)?.first() {
+            Some(item) => item.write_json(out),
+            None if hole.nullable => out.extend_from_slice(b"null"),
+            None => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    /// The number under which the result is kept for the expression's other places; none while explaining, which
+    /// tells every place.
+    fn shared(&self, hole: &Hole) -> Option<usize> {
+        hole.shared.filter(|number| self.trace.is_none() && self.results.holds(*number))
+    }
+
     /// Writes a template where one value belongs.
     pub fn value(&self, template: &'a Template, ctx: &mut Ctx<'a>, out: &mut Vec<u8>) -> Written {
         match template {
@@ -70,17 +97,7 @@ impl<'a> Renderer<'a> {
                 out.extend_from_slice(json);
                 Ok(true)
             }
-            Template::First(hole) => match self.eval(hole, ctx)?.first() {
-                Some(item) => {
-                    item.write_json(out);
-                    Ok(true)
-                }
-                None if hole.nullable => {
-                    out.extend_from_slice(b"null");
-                    Ok(true)
-                }
-                None => Ok(false),
-            },
+            Template::First(hole) => self.first(hole, ctx, out),
             Template::Text(pieces) => self.text(pieces, ctx, out),
             Template::Object(object) => self.object(object, ctx, out),
             Template::All(_) | Template::List(_) | Template::For { .. } | Template::Focus { .. } => {

@@ -4,6 +4,7 @@ use fhirehose_fhirpath::{Env, Expr, Slot};
 use fhirehose_tape::write_string;
 
 use crate::problem::{Position, Problems};
+use crate::shared::Places;
 use crate::yaml::{Data, Key, Node, Scalar};
 
 /// A compiled template.
@@ -68,6 +69,8 @@ pub(crate) enum Piece {
 /// A FHIRPath expression in a template or header.
 pub(crate) struct Hole {
     pub expr: Expr,
+    /// Its number among expressions that may stand in several places.
+    pub shared: Option<usize>,
     /// `{{+ expr +}}`: empty gives null instead of nothing.
     pub nullable: bool,
     /// Where its value goes, such as `Observation.valueQuantity.value`.
@@ -92,13 +95,15 @@ pub(crate) struct Scope {
     env: Env,
     /// The same without the columns of the root, for expressions that have another focus.
     free: Env,
+    /// Whether variables of a template are in reach, or another focus.
+    inner: bool,
 }
 
 impl Scope {
     /// `columns`: those of the root, where they are known.
     pub fn new<'c>(env: Env, columns: Option<impl IntoIterator<Item = &'c str>>) -> Self {
         let free = env.clone();
-        Scope { env: columns.map(|columns| env.clone().columns(columns)).unwrap_or(env), free }
+        Scope { env: columns.map(|columns| env.clone().columns(columns)).unwrap_or(env), free, inner: false }
     }
 
     pub fn declare(&mut self, name: &str) -> Slot {
@@ -106,14 +111,21 @@ impl Scope {
         self.env.declare(name)
     }
 
+    /// A variable of a template.
+    fn declare_inner(&mut self, name: &str) -> Slot {
+        self.inner = true;
+        self.declare(name)
+    }
+
     fn refocused(&self) -> Self {
-        Scope { env: self.free.clone(), free: self.free.clone() }
+        Scope { env: self.free.clone(), free: self.free.clone(), inner: true }
     }
 }
 
 /// Compiles the templates of one file, collecting problems.
 pub(crate) struct Compiler<'c, 'f> {
     pub problems: &'c mut Problems<'f>,
+    pub places: Places,
 }
 
 /// What a template makes, which decides what its keys may be.
@@ -146,7 +158,9 @@ impl Compiler<'_, '_> {
         path: &str,
     ) -> Option<Hole> {
         match Expr::compile(source, &scope.env) {
-            Ok(expr) => Some(Hole { expr, nullable: false, path: path.into(), at: node.inside(offset) }),
+            Ok(expr) => {
+                Some(Hole { expr, shared: None, nullable: false, path: path.into(), at: node.inside(offset) })
+            }
             Err(error) => {
                 self.problems.add(node.inside(offset + error.offset), error.message);
                 None
@@ -201,6 +215,7 @@ impl Compiler<'_, '_> {
             hole.nullable = nullable;
             let end = start + 2 + length + 2;
             if start == 0 && offset == 0 && end == rest.len() {
+                hole.shared = (!scope.inner && !nullable).then(|| self.places.add(expr.trim()));
                 return Some(Template::First(hole));
             }
             pieces.push(Piece::Hole(hole));
@@ -348,8 +363,8 @@ impl Compiler<'_, '_> {
             Directive::For { index, item, over } => {
                 let over = self.key_expression(key, over, scope, path);
                 let mut scope = scope.clone();
-                let item = scope.declare(item);
-                let index = index.map(|name| scope.declare(name));
+                let item = scope.declare_inner(item);
+                let index = index.map(|name| scope.declare_inner(name));
                 let body = Box::new(self.template(node, &scope, makes, path)?);
                 Some(Template::For { item, index, over: over?, body })
             }
@@ -365,7 +380,7 @@ impl Compiler<'_, '_> {
 
     fn key_expression(&mut self, key: &Key, source: &str, scope: &Scope, path: &str) -> Option<Hole> {
         match Expr::compile(source, &scope.env) {
-            Ok(expr) => Some(Hole { expr, nullable: false, path: path.into(), at: key.at }),
+            Ok(expr) => Some(Hole { expr, shared: None, nullable: false, path: path.into(), at: key.at }),
             Err(error) => {
                 self.problems.add(key.at, error.message);
                 None
@@ -426,10 +441,10 @@ impl Compiler<'_, '_> {
         for (key, node) in entries {
             // Declared after its value is compiled: a variable may hide one of its name and be made of it.
             match self.template(node, scope, Makes::Anything, &format!("{path}.%{}", key.text)) {
-                Some(value) => assigns.push(Assign { slot: scope.declare(&key.text), value }),
+                Some(value) => assigns.push(Assign { slot: scope.declare_inner(&key.text), value }),
                 None => {
                     // Declared all the same, so that its uses are no further problems.
-                    scope.declare(&key.text);
+                    scope.declare_inner(&key.text);
                     sound = false;
                 }
             }

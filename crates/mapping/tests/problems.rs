@@ -1,4 +1,5 @@
 //! What a mapping cannot mean is told at load, all of it, with file, line and column.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on says so")]
 
 use std::fs;
 use std::path::Path;
