@@ -7,6 +7,7 @@ use crate::config::StartFrom;
 use crate::partitions::{list_with_offsets, transient};
 use crate::reader::{ASK, Reader};
 use crate::spec::Inputs;
+use crate::worker::named;
 
 /// Where reading of newly assigned partitions goes on: at the group's committed offsets. Where there is none,
 /// the operator's word decides; without one, partitions that a group with a past has never read begin at the
@@ -56,10 +57,11 @@ pub(crate) fn starts(
             )));
         }
     };
+    tracing::info!(partitions = %named(fresh), %from, "partitions that the group has never read");
     let mut starts = Vec::with_capacity(fresh.len());
     for at in fresh {
         let offset = offset_at(reader, at, from)?;
-        tracing::info!(topic = &*at.topic, partition = at.partition, offset, %from, "starts a partition that the group has never read");
+        tracing::debug!(topic = &*at.topic, partition = at.partition, offset, %from, "starts a partition that the group has never read");
         starts.push((at.clone(), offset));
     }
     Ok(starts)

@@ -21,6 +21,8 @@ use crate::worker::Worker;
 
 /// A worker that ran this long before it failed starts its backoff anew.
 const STEADY: Duration = Duration::from_secs(60);
+/// How long workers may take to stop.
+const STOPPING: Duration = Duration::from_secs(10);
 
 /// Why the engine did not start, or did not end well.
 #[derive(Debug, thiserror::Error)]
@@ -112,8 +114,7 @@ impl Engine {
             }
         }
         self.watch(&statuses, &workers);
-        let failed: BTreeSet<String> =
-            workers.into_iter().filter_map(|worker| worker.join().ok().flatten()).collect();
+        let failed = ended(workers);
         admin.stop();
         tracing::info!("stopped");
         if failed.is_empty() { Ok(()) } else { Err(StartError::Failed(failed.into_iter().collect())) }
@@ -183,6 +184,27 @@ impl Engine {
         }
         Ok(())
     }
+}
+
+/// Waits for the workers; tells of each that failed or does not end. What such a one has in flight is undone: its
+/// transaction, or its database's connection, ends with the process.
+fn ended(workers: Vec<JoinHandle<Option<String>>>) -> BTreeSet<String> {
+    let until = Instant::now() + STOPPING;
+    let mut failed = BTreeSet::new();
+    for worker in workers {
+        while !worker.is_finished() && Instant::now() < until {
+            thread::sleep(Duration::from_millis(20));
+        }
+        let name = worker.thread().name().unwrap_or_default().to_owned();
+        if !worker.is_finished() {
+            failed.insert(format!("{name} did not stop within {} s", STOPPING.as_secs()));
+        } else if let Ok(result) = worker.join() {
+            failed.extend(result);
+        } else {
+            failed.insert(format!("{name} panicked"));
+        }
+    }
+    failed
 }
 
 /// The topics a processor cannot do without.

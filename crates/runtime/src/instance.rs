@@ -26,7 +26,12 @@ impl Instance {
     fn numbered(host: &str, folder: &std::path::Path) -> io::Result<Instance> {
         for number in 0..1024 {
             let path: PathBuf = folder.join(format!("{number}.lock"));
-            let file = File::options().create(true).truncate(false).write(true).open(path)?;
+            let file = match File::options().create(true).truncate(false).write(true).open(path) {
+                Ok(file) => file,
+                // Another user's.
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => continue,
+                Err(error) => return Err(error),
+            };
             match file.try_lock() {
                 Ok(()) => return Ok(Instance { name: format!("{host}-{number}"), _lock: Some(file) }),
                 Err(fs::TryLockError::WouldBlock) => {}

@@ -74,7 +74,7 @@ impl Stage for StoreLoop<'_> {
                     self.worker.revoked(&partitions, lost);
                     batch.retain(|at| !partitions.contains(at));
                     if !lost {
-                        self.hint(CommitMode::Sync);
+                        self.hint();
                     }
                     self.sink.revoked(&partitions);
                     self.reader.give_up(&partitions)?;
@@ -107,7 +107,7 @@ impl<'w> StoreLoop<'w> {
         };
         let result = this.stream();
         this.sink.rollback();
-        this.hint(CommitMode::Sync);
+        this.hint();
         result
     }
 
@@ -122,7 +122,7 @@ impl<'w> StoreLoop<'w> {
             self.lag.flowing(self.worker, &mut self.reader);
             self.finish(&mut batch)?;
             if self.hinted.elapsed() > HINT {
-                self.hint(CommitMode::Async);
+                self.hint();
             }
         }
         Ok(())
@@ -415,8 +415,9 @@ impl<'w> StoreLoop<'w> {
         }
     }
 
-    /// Tells Kafka how far the store is, for whoever watches the group's lag. Never moves a mark back.
-    fn hint(&mut self, mode: CommitMode) {
+    /// Tells Kafka how far the store is, for whoever watches the group's lag; waits for no answer. Never moves a
+    /// mark back.
+    fn hint(&mut self) {
         self.hinted = Instant::now();
         if self.sink.offsets_in() == OffsetsIn::Kafka || self.reader.membership().is_none() {
             return;
@@ -431,7 +432,7 @@ impl<'w> StoreLoop<'w> {
             return;
         }
         let list = list_with_offsets(ahead.iter().map(|(at, offset)| (at, *offset, None)));
-        match list.and_then(|list| self.reader.commit(&list, mode)) {
+        match list.and_then(|list| self.reader.commit(&list, CommitMode::Async)) {
             Ok(()) => self.marks.extend(ahead),
             Err(fault) => tracing::debug!(why = fault.what, "the lag hint was not committed"),
         }

@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -144,10 +145,21 @@ pub(crate) fn next_offsets(batch: &Batch) -> Vec<(TopicPartition, i64)> {
     next
 }
 
-/// `fhir.patient [0], fhir.patient [3]`.
+/// `fhir.encounter [0-5], fhir.patient [0, 3]`.
 pub(crate) fn named(partitions: &[TopicPartition]) -> String {
-    let names: Vec<_> = partitions.iter().map(|at| format!("{} [{}]", at.topic, at.partition)).collect();
-    names.join(", ")
+    let mut topics: BTreeMap<&str, Vec<i32>> = BTreeMap::new();
+    for at in partitions {
+        topics.entry(&at.topic).or_default().push(at.partition);
+    }
+    let topic = |(name, mut numbers): (&str, Vec<i32>)| {
+        numbers.sort_unstable();
+        let runs = numbers.chunk_by(|one, next| one + 1 == *next).map(|run| match run {
+            [first, .., last] => format!("{first}-{last}"),
+            one => one.iter().map(ToString::to_string).collect(),
+        });
+        format!("{name} [{}]", runs.collect::<Vec<_>>().join(", "))
+    };
+    topics.into_iter().map(topic).collect::<Vec<_>>().join(", ")
 }
 
 /// Tells how far partitions are behind, about once a second.
@@ -211,5 +223,49 @@ pub(crate) fn patiently<T>(stop: &Stop, mut ask: impl FnMut() -> Result<T, Fault
             }
             result => return result,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(topic: &str, partition: i32) -> TopicPartition {
+        TopicPartition { topic: topic.into(), partition }
+    }
+
+    fn batch(records: &[(&str, i32, i64, usize)]) -> Batch {
+        let mut batch = Batch::default();
+        for (topic, partition, offset, size) in records {
+            let value = vec![b'x'; *size];
+            batch.push(&Arc::from(*topic), *partition, *offset, 0, None, Some(&value), std::iter::empty());
+        }
+        batch
+    }
+
+    #[test]
+    fn partitions_are_named_shortly() {
+        let partitions = [at("b", 3), at("a", 1), at("a", 0), at("a", 2), at("b", 0)];
+        assert_eq!(named(&partitions), "a [0-2], b [0, 3]");
+    }
+
+    #[test]
+    fn next_offsets_are_one_past_the_last_of_each_partition() {
+        let batch = batch(&[("a", 0, 5, 1), ("b", 0, 9, 1), ("a", 0, 8, 1), ("a", 1, 0, 1)]);
+        assert_eq!(next_offsets(&batch), [(at("a", 0), 9), (at("b", 0), 10), (at("a", 1), 1)]);
+    }
+
+    #[test]
+    fn records_above_the_limit_are_rejected_in_their_place_and_never_judged() {
+        let batch = batch(&[("a", 0, 0, 4), ("a", 0, 1, 11), ("a", 0, 2, 10), ("a", 0, 3, 12)]);
+        let mut judged = Vec::new();
+        let verdicts = judge_fitting(&batch, 10, |fitting| {
+            fitting.judge(|record| {
+                judged.push(record.offset());
+                Ok(Verdict::Emit(1))
+            })
+        });
+        let rejected: Vec<_> = verdicts.unwrap().iter().map(|v| matches!(v, Verdict::Reject(_))).collect();
+        assert_eq!((rejected, judged), (vec![false, true, false, true], vec![0, 2]));
     }
 }
