@@ -40,10 +40,7 @@ impl Processor for Copier {
             out.to(&self.output, record.key().unwrap_or_default())
                 .partition(record.partition())
                 .header("from", record.offset().to_string().as_bytes())
-                .value(|bytes| {
-                    bytes.extend_from_slice(record.value().unwrap_or_default());
-                    Ok::<_, Fault>(())
-                })?;
+                .value(|bytes| write(bytes, record.value().unwrap_or_default()))?;
             Ok(Verdict::Emit(1))
         });
         let left = self.faults.load(Ordering::SeqCst);
@@ -53,6 +50,11 @@ impl Processor for Copier {
         }
         verdicts
     }
+}
+
+fn write(bytes: &mut Vec<u8>, text: &[u8]) -> Result<(), Fault> {
+    bytes.extend_from_slice(text);
+    Ok(())
 }
 
 fn value(record: Record<'_>) -> u64 {
@@ -221,6 +223,137 @@ fn an_output_that_is_too_large_is_a_reject_and_the_rest_flows() {
     assert_eq!((number(&letters[0]), &*letters[0].headers["fhirehose-dlq-reason"]), (7, &b"too_large"[..]));
 }
 
+/// Keeps records until the table knows their key, then lets them out.
+struct Waiter {
+    output: Arc<str>,
+    changelog: Arc<str>,
+    known: Vec<Vec<u8>>,
+    waiting: BTreeMap<Vec<u8>, i32>,
+    staged: Vec<(Vec<u8>, Option<i32>)>,
+}
+
+impl Waiter {
+    fn stage(&mut self, key: &[u8], partition: i32, keep: bool, out: &mut Outputs) {
+        let to = out.to(&self.changelog, key).partition(partition);
+        match keep {
+            true => to.value(|bytes| write(bytes, b"waits")).unwrap(),
+            false => to.tombstone(),
+        }
+        self.staged.push((key.to_vec(), keep.then_some(partition)));
+    }
+
+    fn emit(&self, key: &[u8], partition: i32, out: &mut Outputs) {
+        let number = &key[1..];
+        out.to(&self.output, key).partition(partition).value(|bytes| write(bytes, number)).unwrap();
+    }
+}
+
+impl Processor for Waiter {
+    fn process(&mut self, batch: &Batch, out: &mut Outputs) -> Result<Verdicts, Fault> {
+        batch.judge(|record| {
+            let key = record.key().unwrap().to_vec();
+            if self.known.contains(&key) {
+                self.emit(&key, record.partition(), out);
+                return Ok(Verdict::Emit(1));
+            }
+            self.stage(&key, record.partition(), true, out);
+            Ok(Verdict::Park(Reason::UnassignedDevice))
+        })
+    }
+
+    fn wake(&mut self, out: &mut Outputs) -> Result<bool, Fault> {
+        let due: Vec<_> = self
+            .waiting
+            .iter()
+            .filter(|(key, _)| self.known.contains(key))
+            .map(|(k, p)| (k.clone(), *p))
+            .collect();
+        for (key, partition) in due.iter().take(10) {
+            self.emit(key, *partition, out);
+            self.stage(key, *partition, false, out);
+        }
+        Ok(due.len() > 10)
+    }
+
+    fn committed(&mut self) {
+        for (key, keep) in self.staged.drain(..) {
+            match keep {
+                Some(partition) => drop(self.waiting.insert(key, partition)),
+                None => drop(self.waiting.remove(&key)),
+            }
+        }
+    }
+
+    fn aborted(&mut self) {
+        self.staged.clear();
+    }
+
+    fn table(&mut self, record: Record<'_>) -> Result<(), Fault> {
+        self.known.push(record.key().unwrap().to_vec());
+        Ok(())
+    }
+
+    fn restore(&mut self, record: Record<'_>) -> Result<(), Fault> {
+        let key = record.key().unwrap().to_vec();
+        match record.value() {
+            Some(_) => drop(self.waiting.insert(key, record.partition())),
+            None => drop(self.waiting.remove(&key)),
+        }
+        Ok(())
+    }
+
+    fn revoked(&mut self, partitions: &[TopicPartition]) {
+        self.waiting.retain(|_, partition| !partitions.iter().any(|at| at.partition == *partition));
+    }
+}
+
+#[test]
+fn parked_records_flow_once_when_what_they_wait_for_arrives() {
+    let Some(mut bench) = Bench::new("wake") else { return };
+    let mut spec = bench.copier(3);
+    let (input, output) = (topic(&spec, "in"), topic(&spec, "out"));
+    let changelog: Arc<str> = bench.topic("changelog", 3, &[("cleanup.policy", "compact")]).into();
+    let table = bench.topic("table", 2, &[("cleanup.policy", "compact")]);
+    spec.changelog = Some(changelog.clone());
+    spec.tables = vec![table.as_str().into()];
+    bench.produce(&table, 2, 0..50);
+    bench.produce(&input, 3, 0..200);
+    let make = {
+        let output: Arc<str> = output.as_str().into();
+        move || -> Box<dyn Processor> {
+            Box::new(Waiter {
+                output: output.clone(),
+                changelog: changelog.clone(),
+                known: Vec::new(),
+                waiting: BTreeMap::new(),
+                staged: Vec::new(),
+            })
+        }
+    };
+    // Known before the start: never parked.
+    let (stop, engine) = start(bench.config(), spec.clone(), make.clone());
+    assert_eq!(bench.await_count(&output, 50, Duration::from_secs(30)), 50);
+    // Known while it runs: let out.
+    bench.produce(&table, 2, 50..100);
+    assert_eq!(bench.await_count(&output, 100, Duration::from_secs(30)), 100);
+    stop.request();
+    engine.join().unwrap().unwrap();
+    // Known while nobody runs: let out of what the changelog kept, by two workers.
+    bench.produce(&table, 2, 100..150);
+    let mut config = bench.config();
+    config.runtime.workers = 2;
+    let (stop, engine) = start(config, spec.clone(), make);
+    assert_eq!(bench.await_count(&output, 150, Duration::from_secs(30)), 150);
+    bench.produce(&table, 2, 150..200);
+    bench.await_count(&output, 200, Duration::from_secs(30));
+    thread::sleep(Duration::from_secs(1));
+    stop.request();
+    engine.join().unwrap().unwrap();
+    let mut numbers = bench.numbers(&output);
+    numbers.sort_unstable();
+    assert_eq!(numbers, (0..200).collect::<Vec<_>>());
+}
+
 #[test]
 fn the_breaker_stops_before_the_topic_is_drained_into_dead_letters() {
     let Some(mut bench) = Bench::new("breaker") else { return };
@@ -229,13 +362,56 @@ fn the_breaker_stops_before_the_topic_is_drained_into_dead_letters() {
     bench.produce(&input, 1, 0..3_000);
     let mut config = bench.config();
     config.breaker.consecutive = 1_000;
+    let address = free_address();
+    config.admin.listen = address;
     // Everything is rejected.
     let (stop, engine) = start(config, spec.clone(), copier(&output, 1));
-    thread::sleep(Duration::from_secs(6));
-    let dead = bench.read(&topic(&spec, "dlq")).len();
-    assert!(dead < 1_000, "{dead} dead letters: nothing past the breaking batch may be committed");
+    let until = Instant::now() + Duration::from_secs(20);
+    while !http(address, "GET", "/admin/status").1.contains("tripped") && Instant::now() < until {
+        thread::sleep(Duration::from_millis(100));
+    }
+    let dead = || bench.read(&topic(&spec, "dlq")).len();
+    let before = dead();
+    assert!(
+        before < 1_000,
+        "{before} dead letters: the breaking batch and what follows may not be committed"
+    );
+    let (status, ready) = http(address, "GET", "/readyz");
+    assert!(status == 503 && ready.contains("unknown_code"), "{status} {ready}");
+    assert_eq!(http(address, "GET", "/livez").0, 200);
+    // An operator lets the batch pass; it trips again later, for nothing got better.
+    assert_eq!(http(address, "POST", "/admin/resume?processor=other").0, 404);
+    assert_eq!(http(address, "POST", "/admin/resume").0, 200);
+    thread::sleep(Duration::from_secs(3));
+    let after = dead();
+    assert!(before < after && after < 3_000, "{before} dead letters before, {after} after");
+    let metrics = http(address, "GET", "/metrics").1;
+    for line in [
+        "fhirehose_violations_total{processor=\"copier\",kind=\"offset_regression\"} 0".to_owned(),
+        "fhirehose_build_info".to_owned(),
+        "fhirehose_commit_seconds_bucket{processor=\"copier\",le=\"0.001\"}".to_owned(),
+    ] {
+        assert!(metrics.contains(&line), "{line} is not in the metrics");
+    }
+    let page = http(address, "GET", "/").1;
+    assert!(page.contains("<svg") && page.contains("breaker tripped") && page.contains("stuck"), "{page}");
     stop.request();
     engine.join().unwrap().unwrap();
+}
+
+fn free_address() -> std::net::SocketAddr {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
+/// Status and body.
+fn http(address: std::net::SocketAddr, method: &str, path: &str) -> (u16, String) {
+    use std::io::{Read, Write};
+    let Ok(mut stream) = std::net::TcpStream::connect(address) else { return (0, String::new()) };
+    write!(stream, "{method} {path} HTTP/1.0\r\nhost: x\r\ncontent-length: 0\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);
+    (status, answer)
 }
 
 /// Counts records per key class in a changelog; emits the running count. Restored wrongly, counts would repeat
@@ -259,18 +435,16 @@ impl Processor for Counter {
             let count = self.staged.entry(partition).or_default();
             *count += 1;
             let text = count.to_string();
-            out.to(&self.output, b"count").partition(partition).value(|bytes| {
-                bytes.extend_from_slice(text.as_bytes());
-                Ok::<_, Fault>(())
-            })?;
+            out.to(&self.output, b"count")
+                .partition(partition)
+                .value(|bytes| write(bytes, text.as_bytes()))?;
             Ok(Verdict::Emit(1))
         })?;
         for (partition, count) in &self.staged {
             let (key, text) = (partition.to_string(), count.to_string());
-            out.to(&self.changelog, key.as_bytes()).partition(*partition).value(|bytes| {
-                bytes.extend_from_slice(text.as_bytes());
-                Ok::<_, Fault>(())
-            })?;
+            out.to(&self.changelog, key.as_bytes())
+                .partition(*partition)
+                .value(|bytes| write(bytes, text.as_bytes()))?;
         }
         Ok(verdicts)
     }
