@@ -1,3 +1,5 @@
+mod compile;
+
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -5,20 +7,17 @@ use std::sync::Arc;
 use fhirehose_fhirpath::{Ctx, Item, Slot, collect};
 use fhirehose_stream::{Reason, Record, Rejection};
 use fhirehose_tape::{Kind, Tape, Value};
-use fhirehose_topics::Registry;
 
 use crate::drafts::Drafts;
 use crate::explain::Tracer;
-use crate::functions::{self, ConceptMaps, Host};
-use crate::header::{Fields, Made, Output, Rule};
+use crate::functions::{ConceptMaps, Host};
+use crate::header::{Made, Output, Rule};
 use crate::output::{Stamp, judge, single};
-use crate::problem::Problems;
 use crate::render::{Arena, Renderer};
-use crate::shared::{Places, Repeated};
+use crate::shared::Repeated;
 use crate::source::Vendor;
-use crate::template::{Compiler, Hole, Scope};
+use crate::template::Hole;
 use crate::time;
-use crate::yaml::Node;
 
 /// The topic of emergencies: its outputs need no assignment and are made by a processor of their own.
 const ALERTS: &str = "alert.emergency";
@@ -125,74 +124,6 @@ pub fn device_id(written: &str) -> String {
 }
 
 impl DeviceMapping {
-    /// `path`: the file's, without `mappings/` and `.yaml`.
-    pub(crate) fn compile(
-        path: &str,
-        node: &Node,
-        maps: &Arc<ConceptMaps>,
-        topics: &Registry,
-        problems: &mut Problems<'_>,
-    ) -> Option<DeviceMapping> {
-        let compiler = &mut Compiler { problems, places: Places::default() };
-        let mut fields = Fields::of(node, compiler)?;
-        let identity = compiler.identity(&mut fields, path);
-        let topic = format!("device.{}", path.split('/').nth(1)?);
-        if let Some(node) = fields.need("topic", compiler)
-            && (node.text() != Some(&topic) || topics.topic(&topic).is_none())
-        {
-            compiler
-                .problems
-                .add(node.at, format!("the topic of this file is `{topic}`, declared in topics/"));
-        }
-        let mut scope = Scope::new(functions::env(maps), None::<[&str; 0]>);
-        let [source, vendor, zone, record_time, header, message] =
-            ["source", "vendor", "zone", "recordTime", "header", "message"].map(|name| scope.declare(name));
-        let matches = fields.need("match", compiler).and_then(|node| compiler.hole(node, &scope, "match"));
-        let items = fields.take("items").map(|node| compiler.hole(node, &scope, "items"));
-        let item = scope.declare("item");
-        let device = fields.need("device", compiler).and_then(|node| compiler.hole(node, &scope, "device"));
-        let reading_time = fields.take("time").map(|node| compiler.hole(node, &scope, "time"));
-        let [device_slot, time, tenant, assignment] =
-            ["device", "time", "tenant", "assignment"].map(|name| scope.declare(name));
-        let rules = compiler.rules(fields.take("rules"), &scope);
-        let outputs = compiler.outputs(fields.take("outputs"), node.at, &scope, None, topics);
-        let emergency = fields.flag("emergency", false, compiler);
-        if emergency != outputs.iter().any(|output| &*output.topic == ALERTS) && !outputs.is_empty() {
-            compiler
-                .problems
-                .add(node.at, format!("`emergency: true` exactly where there is an output to {ALERTS}"));
-        }
-        fields
-            .end(compiler, "mapping, version, topic, match, items, device, time, emergency, rules, outputs");
-        let (name, version) = identity?;
-        Some(DeviceMapping {
-            name,
-            version,
-            topic: topic.into(),
-            matches: matches?,
-            items: sound(items)?,
-            device: device?,
-            time: sound(reading_time)?,
-            rules,
-            outputs,
-            slots: Slots {
-                tenant,
-                source,
-                vendor,
-                zone,
-                record_time,
-                header,
-                message,
-                item,
-                device: device_slot,
-                time,
-                assignment,
-            },
-            repeated: std::mem::take(&mut compiler.places).finish(),
-            maps: maps.clone(),
-        })
-    }
-
     /// Logical topics of the outputs of a plane.
     pub fn topics(&self, plane: Plane) -> impl Iterator<Item = &str> {
         self.outputs.iter().filter(move |output| Plane::of(output) == plane).map(|output| &*output.topic)
@@ -369,15 +300,6 @@ impl DeviceMapping {
         ctx.set(self.slots.header, collect(message.headers));
         ctx.set(self.slots.message, collect(message.body));
         ctx
-    }
-}
-
-/// What is absent stays so; what did not compile makes the whole fail.
-fn sound(hole: Option<Option<Hole>>) -> Option<Option<Hole>> {
-    match hole {
-        Some(None) => None,
-        Some(compiled) => Some(compiled),
-        None => Some(None),
     }
 }
 
