@@ -25,8 +25,8 @@ use parked::{Item, ItemKey, Parked};
 
 /// The changelog.
 pub const PARKED: &str = "normalize-device.parked";
-/// Parked readings that are looked at in one transaction.
-const AWAKE_PER_CALL: usize = 500;
+/// Parked readings that flow in one transaction.
+const FLOW_PER_CALL: usize = 500;
 
 /// The processor.
 pub struct NormalizeDevice {
@@ -250,10 +250,12 @@ impl Processor for NormalizeDevice {
 
     fn wake(&mut self, out: &mut Outputs) -> Result<bool, Fault> {
         self.parked.settle();
-        for _ in 0..AWAKE_PER_CALL {
+        let mut flowed = 0;
+        while flowed < FLOW_PER_CALL {
             let Some((device, key, item)) = self.parked.next_awake() else { return Ok(false) };
             if self.try_parked(&device, &key, &item, out)? {
                 self.parked.remove(&device, &key, out);
+                flowed += 1;
             }
         }
         Ok(true)
