@@ -23,6 +23,7 @@ const AGES: &[f64] =
 /// Health, metrics, status page; on a small runtime of its own, so that a busy worker never delays it.
 pub(crate) struct AdminServer {
     address: SocketAddr,
+    prometheus: Option<PrometheusHandle>,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
@@ -93,8 +94,9 @@ impl AdminServer {
             .enable_all()
             .build()
             .map_err(|error| StartError::System(error.to_string()))?;
-        let shared =
-            Shared { processors: Arc::new(processors), prometheus: recorder(), started: Instant::now() };
+        let prometheus = recorder();
+        let processors = Arc::new(processors);
+        let shared = Shared { processors, prometheus: prometheus.clone(), started: Instant::now() };
         let routes = Router::new()
             .route("/", get(status_page))
             .route("/livez", get(async || "ok\n"))
@@ -124,11 +126,19 @@ impl AdminServer {
             .name("admin".into())
             .spawn(serve)
             .map_err(|error| StartError::System(error.to_string()))?;
-        Ok(AdminServer { address, stop: Some(stop), thread: Some(thread) })
+        Ok(AdminServer { address, prometheus, stop: Some(stop), thread: Some(thread) })
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Folds what was measured into buckets. Without it, and with nobody asking for metrics, every measurement
+    /// would be kept.
+    pub(crate) fn upkeep(&self) {
+        if let Some(handle) = &self.prometheus {
+            handle.run_upkeep();
+        }
     }
 
     pub(crate) fn stop(mut self) {

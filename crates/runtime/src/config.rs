@@ -222,8 +222,8 @@ impl Default for Runtime {
         Runtime {
             instance: String::new(),
             workers: 1,
-            batch_max_records: 2_000,
-            batch_max_bytes: 4 << 20,
+            batch_max_records: 5_000,
+            batch_max_bytes: 8 << 20,
             linger_ms: 5,
             prefetch_bytes: 16 << 20,
             record_max_bytes: 1_000_000,

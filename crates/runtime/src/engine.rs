@@ -113,7 +113,7 @@ impl Engine {
                 workers.push(self.spawn(status.clone(), run.clone(), index)?);
             }
         }
-        self.watch(&statuses, &workers);
+        self.watch(&statuses, &workers, &admin);
         let failed = ended(workers);
         admin.stop();
         tracing::info!("stopped");
@@ -121,12 +121,20 @@ impl Engine {
     }
 
     /// Samples rates until there is nothing left to run.
-    fn watch(&self, statuses: &[Arc<ProcessorStatus>], workers: &[JoinHandle<Option<String>>]) {
+    fn watch(
+        &self,
+        statuses: &[Arc<ProcessorStatus>],
+        workers: &[JoinHandle<Option<String>>],
+        admin: &AdminServer,
+    ) {
         let mut seconds = 0_u64;
         while !self.stop.requested() && !workers.iter().all(JoinHandle::is_finished) {
             self.stop.sleep(Duration::from_secs(1));
             seconds += 1;
             statuses.iter().for_each(|status| status.sample(seconds.is_multiple_of(30)));
+            if seconds.is_multiple_of(5) {
+                admin.upkeep();
+            }
         }
     }
 
