@@ -101,7 +101,7 @@ impl AdminServer {
             .route("/", get(status_page))
             .route("/livez", get(async || "ok\n"))
             .route("/readyz", get(ready))
-            .route("/metrics", get(prometheus))
+            .route("/metrics", get(exposition))
             .route("/admin/status", get(status))
             .route("/admin/resume", post(resume))
             .with_state(shared);
@@ -178,7 +178,7 @@ async fn ready(State(shared): State<Shared>) -> Response {
     (StatusCode::SERVICE_UNAVAILABLE, axum::Json(json!({ "not_ready": waiting }))).into_response()
 }
 
-async fn prometheus(State(shared): State<Shared>) -> Response {
+async fn exposition(State(shared): State<Shared>) -> Response {
     match &shared.prometheus {
         Some(handle) => {
             handle.run_upkeep();
