@@ -1,0 +1,96 @@
+//! What the bench itself asks of Kafka: writing the input, and how far a group has read it.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedProducer};
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
+
+const TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Writes records, without transactions.
+pub struct Writer(ThreadedProducer<DefaultProducerContext>);
+
+impl Writer {
+    pub fn connect(brokers: &str) -> Result<Writer> {
+        let mut client = ClientConfig::new();
+        client.set("bootstrap.servers", brokers).set("partitioner", "murmur2_random");
+        client.set("enable.idempotence", "true").set("linger.ms", "1").set("compression.type", "lz4");
+        Ok(Writer(client.create()?))
+    }
+
+    /// Queues a record; waits while the queue is full.
+    pub fn send(&self, topic: &str, key: &[u8], value: &[u8], header: Option<(&str, &str)>) -> Result<()> {
+        let mut record = BaseRecord::to(topic).key(key).payload(value);
+        if let Some((key, value)) = header {
+            record = record.headers(OwnedHeaders::new().insert(Header { key, value: Some(value) }));
+        }
+        loop {
+            record = match self.0.send(record) {
+                Ok(()) => return Ok(()),
+                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) => {
+                    std::thread::sleep(Duration::from_millis(2));
+                    back
+                }
+                Err((error, _)) => return Err(error).with_context(|| format!("writing to {topic}")),
+            };
+        }
+    }
+
+    pub fn flush(&self) -> Result<()> {
+        Ok(self.0.flush(Duration::from_secs(60))?)
+    }
+}
+
+/// A consumer group, seen from outside.
+pub struct Group {
+    consumer: BaseConsumer,
+    /// Every partition of its topics, and the end of each.
+    ends: Vec<(String, i32, i64)>,
+}
+
+impl Group {
+    /// The group, and the topics it reads whose names `wanted` picks, as they are now.
+    pub fn of(brokers: &str, group: &str, wanted: impl Fn(&str) -> bool) -> Result<Group> {
+        let mut client = ClientConfig::new();
+        client.set("bootstrap.servers", brokers).set("group.id", group).set("enable.auto.commit", "false");
+        let consumer: BaseConsumer = client.create()?;
+        let metadata = consumer.fetch_metadata(None, TIMEOUT)?;
+        let mut ends = Vec::new();
+        for topic in metadata.topics().iter().filter(|topic| wanted(topic.name())) {
+            for partition in topic.partitions() {
+                let end = consumer.fetch_watermarks(topic.name(), partition.id(), TIMEOUT)?.1;
+                ends.push((topic.name().to_owned(), partition.id(), end));
+            }
+        }
+        Ok(Group { consumer, ends })
+    }
+
+    /// Records in its topics.
+    pub fn total(&self) -> i64 {
+        self.ends.iter().map(|(.., end)| end).sum()
+    }
+
+    /// Records it has read, by its committed offsets.
+    pub fn committed(&self) -> Result<i64> {
+        let mut list = TopicPartitionList::new();
+        for (topic, partition, _) in &self.ends {
+            list.add_partition(topic, *partition);
+        }
+        let committed = self.consumer.committed_offsets(list, TIMEOUT)?;
+        let offset = |offset: Offset| if let Offset::Offset(offset) = offset { offset } else { 0 };
+        Ok(committed.elements().iter().map(|element| offset(element.offset())).sum())
+    }
+
+    /// Puts a group without members back to the beginning.
+    pub fn rewind(&self) -> Result<()> {
+        let mut list = TopicPartitionList::new();
+        for (topic, partition, _) in &self.ends {
+            list.add_partition_offset(topic, *partition, Offset::Offset(0))?;
+        }
+        self.consumer.commit(&list, CommitMode::Sync).context("rewinding a group")
+    }
+}
