@@ -1,5 +1,6 @@
 //! FPML: FHIR-shaped YAML with FHIRPath in it, compiled to a tree that [`crate::render`] writes as JSON.
 
+mod codes;
 mod compile;
 mod syntax;
 

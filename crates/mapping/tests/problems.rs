@@ -92,6 +92,12 @@ fn each_mistake_is_told_in_its_place() {
         ("rules:", "ruels:", "9:1", "unknown key `ruels`"),
         ("outputs:", "outputs: []\nmore:", "12:", "at least one"),
         ("    to: fhir.patient", "    to: fhir.patient\n    id: {key: [nr]}", "15:", "no column `nr`"),
+        (
+            "      gender:",
+            "      maritalStatus: {coding: [{system: \"http://loinc.org\", code: 8867-5}]}\n      gender:",
+            "18:",
+            "check digit",
+        ),
         ("version: 2", "version: [", "", ""),
     ] {
         let told = changed(from, to);
@@ -128,6 +134,25 @@ fn records_are_checked_against_the_topics_schema() {
         assert!(told.iter().any(|problem| problem.contains(word)), "{fields}: {told:?}");
     }
     assert!(load(&[("cdc/db/people.yaml", &record(all))]).is_ok());
+}
+
+#[test]
+fn a_unit_its_code_cannot_have_is_a_problem() {
+    let text = |unit: &str| {
+        let observation = format!(
+            "resource:\n      resourceType: Observation\n      status: final\n      \
+             code: {{coding: [{{system: \"http://loinc.org\", code: 8480-6}}]}}\n      \
+             valueQuantity: \"{{{{ (120).quantity('{unit}', 'mmHg') }}}}\"\n"
+        );
+        GOOD.replace("to: fhir.patient", "to: fhir.observation")
+            .replace(&GOOD[GOOD.find("resource:").unwrap()..], &observation)
+    };
+    let told = load(&[("cdc/db/people.yaml", &text("mmHg"))]).err().unwrap();
+    assert!(
+        told.len() == 1 && told[0].contains(":19:22: the unit `mmHg` is not one of LOINC 8480-6"),
+        "{told:?}"
+    );
+    assert!(load(&[("cdc/db/people.yaml", &text("mm[Hg]"))]).is_ok());
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use fhirehose_fhirpath::Expr;
 use fhirehose_tape::write_string;
 
+use super::codes;
 use super::syntax::{Directive, directive, hole_length};
 use super::{Assign, Entry, Hole, Object, Piece, Scope, Template};
 use crate::problem::Problems;
@@ -130,6 +131,9 @@ impl Compiler<'_, '_> {
         makes: Makes<'_>,
         path: &str,
     ) -> Option<Template> {
+        if matches!(makes, Makes::Resource(_)) {
+            codes::check(entries, self.problems);
+        }
         let mut scope = scope.clone();
         let mut assigns = Vec::new();
         let mut rest: Vec<(&Key, &Node, Directive<'_>)> = Vec::new();

@@ -1,0 +1,45 @@
+//! Codes and units written out in a template are checked when it is compiled, not when its first record comes.
+
+use fhirehose_fhir::terminology;
+
+use crate::problem::Problems;
+use crate::yaml::{Data, Key, Node};
+
+/// Checks one object of a resource: a `system` beside a `code`, and a `code` beside a `valueQuantity`.
+pub(super) fn check(entries: &[(Key, Node)], problems: &mut Problems<'_>) {
+    if let (Some(system), Some(code), Some(node)) =
+        (text(entries, "system"), text(entries, "code"), find(entries, "code"))
+        && let Err(error) = terminology::check_code(system, code)
+    {
+        problems.add(node.at, format!("`{code}` of {system}: {error}"));
+    }
+    let Some(node) = find(entries, "valueQuantity") else { return };
+    let value = node.text().unwrap_or_default();
+    let Some(unit) = value.split_once(".quantity('").and_then(|(_, rest)| rest.split('\'').next()) else {
+        return;
+    };
+    for loinc in loinc_codes(entries).into_iter().filter(|loinc| !terminology::unit_allowed(loinc, unit)) {
+        problems.add(node.at, format!("the unit `{unit}` is not one of LOINC {loinc}"));
+    }
+}
+
+fn find<'n>(entries: &'n [(Key, Node)], name: &str) -> Option<&'n Node> {
+    entries.iter().find(|(key, _)| key.text == name).map(|(_, node)| node)
+}
+
+/// A text without holes.
+fn text<'n>(entries: &'n [(Key, Node)], name: &str) -> Option<&'n str> {
+    find(entries, name)?.text().filter(|text| !text.contains("{{"))
+}
+
+fn loinc_codes(entries: &[(Key, Node)]) -> Vec<&str> {
+    let Some(Data::Map(concept)) = find(entries, "code").map(|node| &node.data) else { return Vec::new() };
+    let Some(Data::List(codings)) = find(concept, "coding").map(|node| &node.data) else { return Vec::new() };
+    codings
+        .iter()
+        .filter_map(|node| match &node.data {
+            Data::Map(coding) if text(coding, "system") == Some(terminology::LOINC) => text(coding, "code"),
+            _ => None,
+        })
+        .collect()
+}
