@@ -2,6 +2,7 @@
 //! arguments, prints its own `--help` and returns an error that says what to do next.
 use anyhow::{Result, bail};
 
+mod bench;
 mod demo;
 mod deny;
 mod shell;
@@ -15,6 +16,7 @@ The project's own commands.
 Usage: cargo xtask <command> [arguments]
 
 Commands:
+  bench   the product against plain peers; writes docs/generated/bench.md
   demo    two synthetic hospitals through the whole pipeline, every store checked
   stack   install, start, stop and inspect Kafka, the registry, Connect, the databases and the stores
   test    everything a change must pass: format, lints, rules, licences, all tests on a stack of their own
@@ -38,6 +40,7 @@ fn main() {
 fn run(arguments: &[String]) -> Result<()> {
     let (command, rest) = arguments.split_first().map_or(("--help", arguments), |(c, r)| (c.as_str(), r));
     match command {
+        "bench" => bench::main(rest),
         "demo" => demo::main(rest),
         "stack" => stack::main(rest),
         "test" => test::main(rest),

@@ -100,6 +100,11 @@ pub fn up_all(stack: &mut Stack) -> Result<()> {
     up(stack, all())
 }
 
+/// Brings up these services and what they need.
+pub fn up_named(stack: &mut Stack, names: &[&str]) -> Result<()> {
+    up(stack, &names.iter().map(|name| find(name)).collect::<Result<Vec<_>>>()?)
+}
+
 /// Stops all of it; data stays.
 pub fn down_all() -> Result<()> {
     down(all())
