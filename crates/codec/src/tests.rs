@@ -334,6 +334,35 @@ fn debezium_avro_reads_as_a_change_event() {
     );
 }
 
+/// A record as Debezium 3.5 wrote it (MariaDB, Avro converter, `decimal.handling.mode=precise` and
+/// `time.precision.mode=adaptive_time_microseconds`), of a table with a column of every type.
+#[test]
+fn a_captured_debezium_record_decodes() {
+    let schemas = schemas(include_str!("../testdata/debezium-things.avsc"));
+    let mut tape = Tape::new();
+    decode(&wire(include_bytes!("../testdata/debezium-things-update.avro")), &schemas, &mut tape).unwrap();
+    let event = ChangeEvent::read(&tape).unwrap();
+    assert_eq!((event.op, event.source.snapshot, event.source.server_id), (Op::Update, false, 101));
+    assert_eq!(event.source.position(), "binlog.000001/5275373/0");
+    let row = |value: Option<fhirehose_tape::Value<'_>>| {
+        let mut json = Vec::new();
+        value.unwrap().write_json(&mut json);
+        String::from_utf8(json).unwrap()
+    };
+    assert_eq!(
+        row(event.before),
+        r#"{"id":"a1","d":"1979-05-02","dt":"2026-01-02T03:04:05","dt6":"2026-01-02T03:04:05.123456","#
+            .to_owned()
+            + r#""ts":"2026-01-02T03:04:05.678Z","tm":"13:14:15.5","dec1":-36.50,"#
+            + r#""dec0":123456789012345678901234567890,"bit1":true,"tiny":1,"big":5,"txt":"Té","#
+            + r#""js":"{\"a\":1.50}","en":"b","bl":"AP8=","f":1.5,"db":2.25,"y":2026}"#
+    );
+    // A time below zero has no text form: it stays the integer it is.
+    let after = event.after.unwrap();
+    assert_eq!(after.get("tm").unwrap().as_i64(), Some(-3_600_500_000));
+    assert_eq!(after.get("d").unwrap().as_str(), Some("2600-01-01"));
+}
+
 const COLUMNS: &str = r#"{"type":"record","name":"c","fields":[
     {"name":"n","type":"int"},
     {"name":"d","type":["null","double"],"default":null},

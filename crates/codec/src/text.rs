@@ -60,6 +60,33 @@ pub(crate) fn decimal(unscaled: &[u8], scale: i32) -> Option<String> {
         return None;
     }
     let negative = unscaled.first().is_some_and(|first| first & 0x80 != 0);
+    // Digits from the last to the first.
+    let mut digits: Vec<char> = match unscaled.len() {
+        0..=16 => {
+            let start = if negative { -1i128 } else { 0 };
+            let value = unscaled.iter().fold(start, |value, byte| value << 8 | i128::from(*byte));
+            value.unsigned_abs().to_string().chars().rev().collect()
+        }
+        _ => long_digits(unscaled, negative),
+    };
+    if digits != ['0'] {
+        digits.splice(0..0, (0..-scale).map(|_| '0'));
+    }
+    let places = usize::try_from(scale).unwrap_or(0);
+    while digits.len() <= places {
+        digits.push('0');
+    }
+    if places > 0 {
+        digits.insert(places, '.');
+    }
+    if negative {
+        digits.push('-');
+    }
+    Some(digits.into_iter().rev().collect())
+}
+
+/// Digits, from the last to the first, of an integer of more than 128 bits.
+fn long_digits(unscaled: &[u8], negative: bool) -> Vec<char> {
     let mut magnitude = unscaled.to_vec();
     if negative {
         magnitude.iter_mut().for_each(|byte| *byte = !*byte);
@@ -76,27 +103,13 @@ pub(crate) fn decimal(unscaled: &[u8], scale: i32) -> Option<String> {
         let mut rest = 0u32;
         for byte in &mut magnitude {
             let value = rest << 8 | u32::from(*byte);
-            *byte = u8::try_from(value / 10).ok()?;
+            // Below 10 * 256, so the quotient is a byte.
+            *byte = (value / 10) as u8;
             rest = value % 10;
         }
-        digits.push(char::from_digit(rest, 10)?);
+        digits.extend(char::from_digit(rest, 10));
     }
-    if digits.is_empty() {
-        digits.push('0');
-    } else {
-        digits.splice(0..0, (0..-scale).map(|_| '0'));
-    }
-    let places = usize::try_from(scale).unwrap_or(0);
-    while digits.len() <= places {
-        digits.push('0');
-    }
-    if places > 0 {
-        digits.insert(places, '.');
-    }
-    if negative {
-        digits.push('-');
-    }
-    Some(digits.into_iter().rev().collect())
+    if digits.is_empty() { vec!['0'] } else { digits }
 }
 
 /// Standard base64 with padding, as Connect's JSON converter writes bytes.
@@ -130,6 +143,11 @@ mod tests {
         ];
         for (bytes, scale, text) in cases {
             assert_eq!(decimal(bytes, *scale).as_deref(), Some(*text));
+        }
+        // The same through both ways.
+        for bytes in [[0x00; 16], [0xff; 16], [0x7f; 16], [0x80; 16]] {
+            let longer = [&[if bytes[0] & 0x80 == 0 { 0 } else { 0xff }; 4], &bytes[..]].concat();
+            assert_eq!(decimal(&longer, 3), decimal(&bytes, 3));
         }
         assert_eq!(decimal(&[1; 65], 0), None);
         assert_eq!(decimal(&[1], 1_000_000), None);
