@@ -64,6 +64,10 @@ fn describe() {
     );
     describe_counter!("fhirehose_dead_letters_total", "Dead letters written.");
     describe_counter!("fhirehose_violations_total", "Guarantees that did not hold; must stay 0.");
+    describe_counter!(
+        "fhirehose_unknown_commits_total",
+        "Commits without an answer, looked up before going on."
+    );
     describe_histogram!("fhirehose_batch_seconds", Unit::Seconds, "From a batch's first step to its commit.");
     describe_histogram!("fhirehose_commit_seconds", Unit::Seconds, "Producing or writing, and committing.");
     describe_histogram!(

@@ -137,6 +137,11 @@ impl Clients {
         client
     }
 
+    /// How long a commit may go without an answer.
+    pub(crate) fn commit_timeout(&self) -> Duration {
+        Duration::from_millis(self.config.runtime.commit_timeout_ms)
+    }
+
     /// A transactional producer.
     pub(crate) fn transactional(&self, transactional_id: &str) -> ClientConfig {
         let runtime = &self.config.runtime;

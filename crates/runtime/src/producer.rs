@@ -17,7 +17,8 @@ use crate::partitions::transient;
 /// An end of transaction that took longer may still be under way, in a request that was sent twice: it could
 /// hit the next transaction of the same producer.
 const TRUSTED: Duration = Duration::from_secs(5);
-const BLOCKING: Duration = Duration::from_secs(10);
+/// How long producing, adding offsets and aborting may each take.
+const STEP: Duration = Duration::from_secs(10);
 
 /// One record to produce.
 pub(crate) struct ToSend<'a> {
@@ -42,6 +43,8 @@ pub(crate) enum Ended {
 /// A transactional producer, and whether it may be used once more.
 pub(crate) struct TransactionalProducer {
     producer: BaseProducer<Deliveries>,
+    /// How long a commit may go without an answer.
+    patience: Duration,
     /// A new producer of the same name must take over before the next transaction.
     worn: bool,
 }
@@ -68,7 +71,7 @@ impl TransactionalProducer {
                 _ => transient("the transactional producer could not start", &error),
             }
         })?;
-        Ok(TransactionalProducer { producer, worn: false })
+        Ok(TransactionalProducer { producer, patience: clients.commit_timeout(), worn: false })
     }
 
     pub(crate) fn worn(&self) -> bool {
@@ -107,7 +110,7 @@ impl TransactionalProducer {
         membership: &ConsumerGroupMetadata,
         deliveries: &Deliveries,
     ) -> Result<(), Fault> {
-        let deadline = Instant::now() + BLOCKING;
+        let deadline = Instant::now() + STEP;
         for record in records {
             self.send(record, deadline)?;
         }
@@ -125,7 +128,7 @@ impl TransactionalProducer {
             return Err(Fault::transient(format!("{failed} records were not delivered: {code}")));
         }
         self.producer
-            .send_offsets_to_transaction(offsets, membership, BLOCKING)
+            .send_offsets_to_transaction(offsets, membership, STEP)
             .map_err(|error| transient("offsets were not taken into the transaction", &error))
     }
 
@@ -158,7 +161,7 @@ impl TransactionalProducer {
 
     fn commit(&mut self) -> Ended {
         let start = Instant::now();
-        let result = self.producer.commit_transaction(BLOCKING);
+        let result = self.producer.commit_transaction(self.patience);
         let slow = start.elapsed() > TRUSTED;
         match result {
             Ok(()) => {
@@ -176,7 +179,7 @@ impl TransactionalProducer {
 
     fn abort(&mut self, fault: Fault) -> Ended {
         let start = Instant::now();
-        let result = self.producer.abort_transaction(BLOCKING);
+        let result = self.producer.abort_transaction(STEP);
         self.worn |=
             result.is_err() || start.elapsed() > TRUSTED || self.producer.client().fatal_error().is_some();
         // Whatever became of the abort, no commit was ever asked for: the transaction has no effect once a

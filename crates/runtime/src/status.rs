@@ -220,6 +220,11 @@ impl ProcessorStatus {
         }
     }
 
+    /// A commit got no answer and was looked up.
+    pub(crate) fn unknown_commit(&self) {
+        counter!("fhirehose_unknown_commits_total", "processor" => self.spec.name).increment(1);
+    }
+
     pub(crate) fn done(&self, done: &Done<'_>) {
         let count = done.batch.len() as u64;
         self.records_in.fetch_add(count, Ordering::Relaxed);

@@ -396,6 +396,7 @@ impl<'w> TransactLoop<'w> {
     /// After a commit whose outcome is unknown: a new producer fences the old one off, so that the transaction
     /// has ended one way or the other; the committed offsets then tell which.
     fn find_out(&mut self, fault: Fault, offsets: &[(TopicPartition, i64)]) -> Result<Ended, Fault> {
+        self.worker.status.unknown_commit();
         tracing::warn!(
             processor = self.worker.spec.name,
             why = fault.what,

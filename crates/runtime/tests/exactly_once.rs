@@ -157,6 +157,28 @@ fn what_a_fault_undid_is_never_seen() {
 }
 
 #[test]
+fn commits_whose_outcome_is_unknown_are_looked_up() {
+    let Some(mut bench) = Bench::new("unknown") else { return };
+    let spec = bench.copier(2);
+    let (input, output) = (topic(&spec, "in"), topic(&spec, "out"));
+    bench.produce(&input, 2, 0..4_000);
+    let mut config = bench.config();
+    config.runtime.batch_max_records = 400;
+    // Too short for an answer: librdkafka gives up while its request is under way.
+    config.runtime.commit_timeout_ms = 3;
+    let address = free_address();
+    config.admin.listen = address;
+    let (stop, engine) = start(config, spec.clone(), copier(&output, 0));
+    bench.await_count(&output, 4_000, Duration::from_secs(90));
+    let metrics = http(address, "GET", "/metrics").1;
+    stop.request();
+    engine.join().unwrap().unwrap();
+    let line = metrics.lines().find(|line| line.starts_with("fhirehose_unknown_commits_total"));
+    assert!(line.is_some_and(|line| !line.ends_with(" 0")), "no commit was left without an answer");
+    assert_exactly_once(&bench, &output, 2, 0..4_000);
+}
+
+#[test]
 fn a_group_without_a_past_refuses_to_guess() {
     let Some(mut bench) = Bench::new("start") else { return };
     let spec = bench.copier(1);

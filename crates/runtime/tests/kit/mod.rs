@@ -180,6 +180,7 @@ pub fn config(brokers: &str) -> Config {
     config.runtime.start_from = Some(StartFrom::Earliest);
     config.runtime.session_timeout_ms = 6_000;
     config.runtime.transaction_timeout_ms = 5_000;
+    config.runtime.commit_timeout_ms = 4_000;
     config.runtime.batch_max_records = 500;
     config
 }
