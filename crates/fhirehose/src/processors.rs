@@ -423,6 +423,19 @@ mod tests {
     }
 
     #[test]
+    fn the_runbook_knows_every_reason() {
+        let runbook = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/RUNBOOK.md");
+        let runbook = std::fs::read_to_string(runbook).unwrap();
+        for reason in fhirehose_stream::Reason::ALL {
+            assert!(
+                runbook.contains(&format!("| `{}` |", reason.label())),
+                "{} is not in it",
+                reason.label()
+            );
+        }
+    }
+
+    #[test]
     fn every_store_and_every_stream_has_its_place() {
         for entry in PROCESSORS {
             assert_eq!(entry.store.is_some(), entry.outputs.is_empty(), "{}", entry.name);
