@@ -90,7 +90,7 @@ impl TransactionalProducer {
         deliveries.too_large.store(false, Ordering::SeqCst);
         if let Err(error) = self.producer.begin_transaction() {
             self.worn = true;
-            return Ended::Aborted(transient("no transaction could begin", &error));
+            return Ended::Aborted(self.told(transient("no transaction could begin", &error)));
         }
         match self.fill(records, offsets, membership, &deliveries) {
             Ok(()) => self.commit(),
@@ -177,11 +177,28 @@ impl TransactionalProducer {
         }
     }
 
+    /// Says what to do where librdkafka only says that this producer is fenced.
+    fn told(&self, fault: Fault) -> Fault {
+        match self.producer.client().fatal_error() {
+            Some((
+                RDKafkaErrorCode::Fenced
+                | RDKafkaErrorCode::ProducerFenced
+                | RDKafkaErrorCode::InvalidProducerEpoch,
+                _,
+            )) => Fault::transient(
+                "this producer was fenced: its transaction timed out, or another process runs under the same \
+                 runtime.instance; each needs its own",
+            ),
+            _ => fault,
+        }
+    }
+
     fn abort(&mut self, fault: Fault) -> Ended {
         let start = Instant::now();
         let result = self.producer.abort_transaction(STEP);
         self.worn |=
             result.is_err() || start.elapsed() > TRUSTED || self.producer.client().fatal_error().is_some();
+        let fault = self.told(fault);
         // Whatever became of the abort, no commit was ever asked for: the transaction has no effect once a
         // new producer has taken over.
         Ended::Aborted(fault)

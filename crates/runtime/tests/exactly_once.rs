@@ -179,6 +179,29 @@ fn commits_whose_outcome_is_unknown_are_looked_up() {
 }
 
 #[test]
+fn two_processes_under_one_name_hinder_each_other_and_write_nothing_twice() {
+    let Some(mut bench) = Bench::new("name") else { return };
+    let spec = bench.copier(2);
+    let (input, output) = (topic(&spec, "in"), topic(&spec, "out"));
+    let mut config = bench.config();
+    config.runtime.instance = "same".into();
+    config.runtime.batch_max_records = 50;
+    let one = start(config.clone(), spec.clone(), copier(&output, 0));
+    let other = start(config, spec.clone(), copier(&output, 0));
+    thread::sleep(Duration::from_secs(4));
+    for part in 0..10 {
+        bench.produce(&input, 2, part * 100..(part + 1) * 100);
+        thread::sleep(Duration::from_millis(100));
+    }
+    bench.await_count(&output, 1_000, Duration::from_secs(60));
+    for (stop, engine) in [one, other] {
+        stop.request();
+        engine.join().unwrap().unwrap();
+    }
+    assert_exactly_once(&bench, &output, 2, 0..1_000);
+}
+
+#[test]
 fn a_group_without_a_past_refuses_to_guess() {
     let Some(mut bench) = Bench::new("start") else { return };
     let spec = bench.copier(1);
