@@ -2,6 +2,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use figment::error::Kind;
 use figment::providers::{Format, Serialized, Toml};
 use figment::value::{Dict, Map, Value};
 use figment::{Figment, Metadata, Profile, Provider};
@@ -138,7 +139,13 @@ fn told(error: figment::Error) -> String {
         });
         let at = origin.map(|origin| format!(" ({origin})")).unwrap_or_default();
         let key = if key.is_empty() { String::new() } else { format!("{key}: ") };
-        format!("{key}{}{at}", error.kind)
+        let what = match &error.kind {
+            Kind::UnknownField(_, known) => {
+                format!("there is no such key{at}; there are {}", known.join(", "))
+            }
+            kind => format!("{kind}{at}"),
+        };
+        format!("{key}{what}")
     });
     lines.collect::<Vec<_>>().join("\n")
 }
@@ -262,7 +269,8 @@ mod tests {
         for (toml, env) in [("[kafka]\nbroker = 'x'\n", None), ("", Some(("FHIREHOSE__KAFKA__BROKER", "x")))]
         {
             let error = read(toml, env.as_slice(), &[]).err().unwrap().to_string();
-            assert!(error.contains("kafka.broker") && error.contains("`brokers`"), "{error}");
+            assert!(error.contains("kafka.broker: there is no such key"), "{error}");
+            assert!(error.contains("there are brokers, "), "{error}");
         }
     }
 
