@@ -197,7 +197,8 @@ impl CdcMapping {
             matches!(output.makes, Made::Resource(_))
                 && drafts.iter().any(|draft| draft.topic == &output.topic)
         };
-        let keys_stay = change.op == RowOp::Update && self.facility.is_none() && self.single_outputs();
+        let tenant_stays = self.facility.is_none() || change.source.facility_tenants.is_empty();
+        let keys_stay = change.op == RowOp::Update && tenant_stays && self.single_outputs();
         if keys_stay && self.outputs.iter().all(made_again) {
             return Ok(());
         }
