@@ -88,7 +88,7 @@ pub const PROCESSORS: &[Entry] = &[
         tables: Tables::Named(&[]),
         changelog: None,
         outputs: &[],
-        store: Some("PostgreSQL with TimescaleDB"),
+        store: Some("TimescaleDB"),
         add: add_sink_timescale,
     },
     Entry {

@@ -98,11 +98,48 @@ fn place(nodes: &mut [Node<'_>], edges: &[Edge]) {
             nodes[at].layer = first.saturating_sub(1);
         }
     }
-    let mut rows: BTreeMap<usize, usize> = BTreeMap::new();
-    for node in nodes {
-        let row = rows.entry(node.layer).or_default();
-        node.row = *row;
-        *row += 1;
+    // Sinks stand in one column, their stores in the next.
+    let sink = |kind: Kind<'_>| matches!(kind, Kind::Processor(view) if view.store.is_some());
+    if let Some(last) = nodes.iter().filter(|node| sink(node.kind)).map(|node| node.layer).max() {
+        for node in nodes.iter_mut() {
+            match node.kind {
+                kind if sink(kind) => node.layer = last,
+                Kind::Store => node.layer = last + 1,
+                _ => {}
+            }
+        }
+    }
+    order(nodes, edges);
+}
+
+/// Gives the boxes of each column their rows: near what they are joined to, so that few arrows cross.
+fn order(nodes: &mut [Node<'_>], edges: &[Edge]) {
+    let layers = nodes.iter().map(|node| node.layer + 1).max().unwrap_or(0);
+    let mut height: Vec<f64> = (0..nodes.len()).map(|at| at as f64).collect();
+    for sweep in 0..6 {
+        let mut columns: Vec<usize> = (0..layers).collect();
+        if sweep % 2 == 1 {
+            columns.reverse();
+        }
+        for layer in columns {
+            let mut column: Vec<usize> = (0..nodes.len()).filter(|at| nodes[*at].layer == layer).collect();
+            let pull = |at: usize| {
+                let joined = edges.iter().filter_map(|edge| match (edge.from == at, edge.to == at) {
+                    (true, _) if sweep % 2 == 1 => Some(height[edge.to]),
+                    (_, true) if sweep % 2 == 0 => Some(height[edge.from]),
+                    _ => None,
+                });
+                let (sum, count) = joined.fold((0.0, 0.0), |(sum, count), one| (sum + one, count + 1.0));
+                if count == 0.0 { height[at] } else { sum / count }
+            };
+            let mut pulled: Vec<(f64, usize)> = column.drain(..).map(|at| (pull(at), at)).collect();
+            pulled.sort_by(|one, other| one.0.total_cmp(&other.0));
+            let middle = pulled.len() as f64 / 2.0;
+            for (row, (_, at)) in pulled.into_iter().enumerate() {
+                nodes[at].row = row;
+                height[at] = row as f64 - middle;
+            }
+        }
     }
 }
 

@@ -5,8 +5,8 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 use crate::flow::{Edge, Kind, Node, chart};
 use crate::status::{Doing, LastReject, View, now_ms};
 
-const BOX: (usize, usize) = (168, 58);
-const GAP: (usize, usize) = (56, 18);
+const BOX: (usize, usize) = (156, 58);
+const GAP: (usize, usize) = (52, 18);
 const MARGIN: usize = 12;
 
 const STYLE: &str = "
@@ -71,7 +71,7 @@ fn flow(views: &[View]) -> Markup {
     };
     let (width, height) = (columns * (BOX.0 + GAP.0) + MARGIN, rows * (BOX.1 + GAP.1) + MARGIN);
     html! {
-        svg width=(width) height=(height) viewBox=(format!("0 0 {width} {height}")) role="img" aria-label="flow" {
+        svg style=(format!("width:100%;max-width:{width}px")) viewBox=(format!("0 0 {width} {height}")) role="img" aria-label="flow" {
             @for edge in &edges { (arrow(edge, place(&nodes[edge.from]), place(&nodes[edge.to]))) }
             @for node in &nodes { (cell(node, place(node))) }
         }
