@@ -40,6 +40,22 @@ pub enum Datum<'a> {
     Texts(&'a [&'a str]),
 }
 
+impl Datum<'_> {
+    /// The value as an instant, microseconds since the epoch: an integer in milliseconds, or ISO 8601 text;
+    /// a date, also a partial one, is its first midnight in UTC.
+    pub fn micros(self) -> Result<i64, WrongType> {
+        let micros = match self {
+            Datum::Int(ms) => ms.checked_mul(1000).ok_or(WrongType)?,
+            Datum::Text(text) if text.len() <= 10 => {
+                first_day(text)?.to_zoned(TimeZone::UTC).map_err(|_| WrongType)?.timestamp().as_microsecond()
+            }
+            Datum::Text(text) => text.parse::<jiff::Timestamp>().map_err(|_| WrongType)?.as_microsecond(),
+            _ => return Err(WrongType),
+        };
+        if (FIRST_MS..=LAST_MS).contains(&micros.div_euclid(1000)) { Ok(micros) } else { Err(WrongType) }
+    }
+}
+
 /// The value is not of the column's type, or out of its range.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not a value of the column's type")]
@@ -103,27 +119,13 @@ impl ColumnType {
             }
             (ColumnType::Date, Datum::Int(days)) => out.extend_from_slice(&date(days)?.to_be_bytes()),
             (ColumnType::Date, Datum::Text(text)) => {
-                let days = first_day(text.get(..10).unwrap_or(text))?
-                    .to_zoned(TimeZone::UTC)
-                    .map_err(|_| WrongType)?
-                    .timestamp()
-                    .as_second()
-                    .div_euclid(86_400);
-                out.extend_from_slice(&date(days)?.to_be_bytes());
+                // The day where it was, not the day in UTC.
+                let micros = Datum::Text(text.get(..10).unwrap_or(text)).micros()?;
+                out.extend_from_slice(&date(micros.div_euclid(86_400_000_000))?.to_be_bytes());
             }
-            (ColumnType::Timestamptz, Datum::Int(ms)) => {
-                out.extend_from_slice(&instant(ms, 0)?.to_be_bytes())
-            }
-            (ColumnType::Timestamptz, Datum::Text(text)) => {
-                let timestamp = if text.len() <= 10 {
-                    first_day(text)?.to_zoned(TimeZone::UTC).map_err(|_| WrongType)?.timestamp()
-                } else {
-                    text.parse::<jiff::Timestamp>().map_err(|_| WrongType)?
-                };
-                let micros = timestamp.as_microsecond();
-                out.extend_from_slice(
-                    &instant(micros.div_euclid(1000), micros.rem_euclid(1000))?.to_be_bytes(),
-                );
+            (ColumnType::Timestamptz, datum) => {
+                let micros = datum.micros()? - POSTGRES_EPOCH_MS * 1000;
+                out.extend_from_slice(&micros.to_be_bytes());
             }
             (ColumnType::Jsonb, Datum::Text(text)) => {
                 // The version of jsonb's wire format. An escaped NUL is JSON, and not storable.
@@ -182,13 +184,6 @@ fn date(days: i64) -> Result<i32, WrongType> {
         return Err(WrongType);
     }
     i32::try_from(days - POSTGRES_EPOCH_DAYS).map_err(|_| WrongType)
-}
-
-fn instant(ms: i64, micros: i64) -> Result<i64, WrongType> {
-    if !(FIRST_MS..=LAST_MS).contains(&ms) {
-        return Err(WrongType);
-    }
-    Ok((ms - POSTGRES_EPOCH_MS) * 1000 + micros)
 }
 
 /// A FHIR date: `2026-01-02`, or its first day where it says only `2026-01` or `2026`.

@@ -60,6 +60,18 @@ impl CopyRows {
         Ok(())
     }
 
+    /// Bytes so far: where the next row will begin, or the last one ended.
+    pub fn end(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Overwrites an `int8` value that was written earlier; `at` is where its eight bytes begin.
+    pub fn patch_int8(&mut self, at: usize, value: i64) {
+        if let Some(bytes) = self.bytes.get_mut(at..at + 8) {
+            bytes.copy_from_slice(&value.to_be_bytes());
+        }
+    }
+
     /// Where the rows end now, for [`CopyRows::rewind`].
     pub fn mark(&self) -> Mark {
         Mark { bytes: self.bytes.len(), rows: self.rows }

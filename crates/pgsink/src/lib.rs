@@ -11,6 +11,7 @@ pub mod migrate;
 mod numeric;
 mod offsets;
 mod sink;
+mod straight;
 mod table;
 
 pub use column::{ColumnType, Datum, WrongType};
@@ -18,5 +19,6 @@ pub use connect::Connector;
 pub use copy::{CopyRows, Mark};
 pub use error::{StoreError, fault};
 pub use sink::{PgSink, Tables};
+pub use straight::Straight;
 pub use table::{Column, TableShape};
 pub use {postgres, uuid};

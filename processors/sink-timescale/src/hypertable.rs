@@ -1,18 +1,13 @@
 use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use fhirehose_pgsink::{ColumnType, CopyRows, StoreError, TableShape};
+use fhirehose_pgsink::{ColumnType, CopyRows, StoreError, Straight, TableShape};
 use fhirehose_stream::{Fault, Reason, Rejection};
 use fhirehose_tape::Value;
 use fhirehose_topics::Registry;
-use postgres::error::SqlState;
 use postgres::{Client, Statement};
 
 use crate::row::Row;
-
-/// After a row met one that is there already, batches are merged this many times before the straight way is
-/// tried again: replays and corrections come in runs.
-const MERGES: u32 = 64;
 
 /// One hypertable and the rows and deletes of the current batch.
 ///
@@ -24,7 +19,7 @@ pub(crate) struct Hypertable {
     key: [&'static str; 3],
     row: Row,
     bound: Option<Bound>,
-    merges_left: u32,
+    straight: Straight,
     keys: HashSet<u64>,
     repeats: bool,
     deletes: Deletes,
@@ -62,7 +57,7 @@ impl Hypertable {
             key,
             row: Row::of(schema),
             bound: None,
-            merges_left: 0,
+            straight: Straight::default(),
             keys: HashSet::new(),
             repeats: false,
             deletes: Deletes::default(),
@@ -164,37 +159,14 @@ impl Hypertable {
     pub(crate) fn write(&mut self, client: &mut Client) -> Result<(), StoreError> {
         let (table, stage) = (format!("public.{}", self.table), self.stage());
         let Some(bound) = &self.bound else { return Ok(()) };
-        if !bound.rows.is_empty() {
-            let straight = !self.repeats && self.merges_left == 0;
-            self.merges_left = self.merges_left.saturating_sub(1);
-            if !straight || !copy_straight(client, &bound.rows, &table)? {
-                if straight {
-                    self.merges_left = MERGES;
-                }
-                bound.rows.copy_into(client, &stage)?;
-                client.execute(&bound.merge, &[])?;
-            }
+        if !bound.rows.is_empty() && !self.straight.copy(client, &bound.rows, &table, self.repeats)? {
+            bound.rows.copy_into(client, &stage)?;
+            client.execute(&bound.merge, &[])?;
         }
         let Deletes { first, second, at_ms, version } = &self.deletes;
         if let (Some(from), Some(to)) = (at_ms.iter().min(), at_ms.iter().max()) {
             client.execute(&bound.delete, &[first, second, at_ms, version, from, to])?;
         }
         Ok(())
-    }
-}
-
-/// Copies the rows into the table itself; `false`, and nothing written, where one is there already.
-fn copy_straight(client: &mut Client, rows: &CopyRows, table: &str) -> Result<bool, StoreError> {
-    client.batch_execute("SAVEPOINT straight")?;
-    match rows.copy_into(client, table) {
-        Ok(_) => {
-            client.batch_execute("RELEASE SAVEPOINT straight")?;
-            Ok(true)
-        }
-        Err(StoreError::Postgres(error)) if error.code() == Some(&SqlState::UNIQUE_VIOLATION) => {
-            client.batch_execute("ROLLBACK TO SAVEPOINT straight; RELEASE SAVEPOINT straight")?;
-            Ok(false)
-        }
-        Err(error) => Err(error),
     }
 }

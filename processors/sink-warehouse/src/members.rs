@@ -1,7 +1,7 @@
 //! Members of dimensions that a batch refers to: those not there yet are inferred, and those of versioned
 //! dimensions are locked, so that no version appears between a fact's lookup and its commit.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use fhirehose_pgsink::StoreError;
 use postgres::{Client, Statement};
@@ -22,8 +22,13 @@ pub(crate) struct MemberSql {
     infer: Statement,
     lock_shared: Statement,
     lock_exclusive: Statement,
+    /// Only of a versioned dimension.
+    versions: Option<Statement>,
     id_columns: usize,
 }
+
+/// Versions by member: when each begins, microseconds since the epoch, and its key; in order.
+pub(crate) type Versions = HashMap<i64, Vec<(i64, i64)>>;
 
 impl Members {
     pub(crate) fn insert(&mut self, key: i64, member: Member) {
@@ -61,7 +66,14 @@ impl MemberSql {
         let lock = |strength: &str| {
             format!("SELECT FROM {name} WHERE {key} = ANY($1) ORDER BY {key} FOR {strength}")
         };
+        let versions = format!(
+            "SELECT m.key, (extract(epoch FROM d.valid_from) * 1000000)::int8, d.{key} \
+             FROM unnest($1::int8[]) AS m (key) JOIN {name} AS f ON f.{key} = m.key \
+             JOIN {name} AS d ON d.tenant_id = f.tenant_id AND d.{id} = f.{id} ORDER BY m.key, d.valid_from"
+        );
+        let versions = (declaration.kind == Kind::Scd2).then(|| client.prepare(&versions)).transpose()?;
         Ok(MemberSql {
+            versions,
             infer: client.prepare(&infer)?,
             lock_shared: client.prepare(&lock("KEY SHARE"))?,
             lock_exclusive: client.prepare(&lock("UPDATE"))?,
@@ -102,5 +114,18 @@ impl MemberSql {
         let keys: Vec<i64> = members.by_key.keys().copied().collect();
         client.execute(if exclusive { &self.lock_exclusive } else { &self.lock_shared }, &[&keys])?;
         Ok(())
+    }
+
+    /// The versions there are of the members.
+    pub(crate) fn versions(&self, client: &mut Client, members: &Members) -> Result<Versions, StoreError> {
+        let mut versions = Versions::new();
+        let Some(statement) = self.versions.as_ref().filter(|_| !members.by_key.is_empty()) else {
+            return Ok(versions);
+        };
+        let keys: Vec<i64> = members.by_key.keys().copied().collect();
+        for row in client.query(statement, &[&keys])? {
+            versions.entry(row.try_get(0)?).or_default().push((row.try_get(1)?, row.try_get(2)?));
+        }
+        Ok(versions)
     }
 }

@@ -1,13 +1,15 @@
 use std::borrow::Cow;
+use std::collections::{HashMap, HashSet};
 
-use fhirehose_pgsink::{ColumnType, CopyRows, Datum, Mark, StoreError, TableShape};
+use fhirehose_pgsink::{ColumnType, CopyRows, Datum, Mark, StoreError, Straight, TableShape};
 use fhirehose_stream::{Fault, Reason, Rejection};
 use fhirehose_tape::Value;
 use fhirehose_views::{Cell, View};
 use postgres::Client;
 
-use crate::declaration::{Declaration, Declared, Kind};
+use crate::declaration::{self, Declaration, Declared, Kind};
 use crate::key;
+use crate::members::Versions;
 
 /// Columns the engine fills or the database computes, beside those of the view.
 const ENGINE: [&str; 8] = [
@@ -47,15 +49,32 @@ pub(crate) struct Table {
     tracked: Vec<usize>,
     id: Vec<usize>,
     lookups: Vec<Lookup>,
+    event_time: Option<usize>,
     /// Types of the business key's columns in the database.
     pub id_types: Vec<String>,
     rows: CopyRows,
+    straight: Straight,
+    keys: HashSet<i64>,
+    repeats: bool,
+    unresolved: Vec<Unresolved>,
     pub gone: Gone,
 }
 
 struct Lookup {
     table: String,
+    /// Kind of that table.
+    kind: Kind,
     id: Vec<usize>,
+}
+
+/// A staged row's key to a versioned dimension: the member's, until the version that holds at its time is known.
+struct Unresolved {
+    /// Where the key stands in the rows' bytes.
+    at: usize,
+    lookup: usize,
+    member: i64,
+    /// Microseconds since the epoch.
+    time: i64,
 }
 
 /// Resources that no longer have a row here, column by column.
@@ -72,22 +91,31 @@ pub(crate) struct Gone {
 pub(crate) struct Before {
     rows: Mark,
     gone: usize,
+    unresolved: usize,
 }
 
 impl Table {
-    pub(crate) fn new(declared: Declared) -> Table {
+    /// `kinds` says what each declared table is.
+    pub(crate) fn new(declared: Declared, kinds: &HashMap<String, Kind>) -> Table {
         let Declared { declaration, view } = declared;
         let position = |name: &String| view.columns().iter().position(|column| *column.name == **name);
         let positions = |names: &[String]| names.iter().filter_map(position).collect::<Vec<_>>();
-        let lookups = declaration.lookups.values();
+        let lookup = |lookup: &declaration::Lookup| Lookup {
+            table: lookup.table.clone(),
+            kind: kinds.get(&lookup.table).copied().unwrap_or(Kind::Fact),
+            id: positions(&lookup.id),
+        };
         Table {
             tracked: positions(&declaration.tracked),
             id: positions(&declaration.id),
-            lookups: lookups
-                .map(|lookup| Lookup { table: lookup.table.clone(), id: positions(&lookup.id) })
-                .collect(),
+            lookups: declaration.lookups.values().map(lookup).collect(),
+            event_time: declaration.event_time.as_ref().and_then(position),
             id_types: Vec::new(),
             rows: CopyRows::new(&[]),
+            straight: Straight::default(),
+            keys: HashSet::new(),
+            repeats: false,
+            unresolved: Vec::new(),
             gone: Gone::default(),
             declaration,
             view,
@@ -186,15 +214,19 @@ impl Table {
 
     pub(crate) fn clear(&mut self) {
         self.rows.clear();
+        self.keys.clear();
+        self.repeats = false;
+        self.unresolved.clear();
         self.gone = Gone::default();
     }
 
     pub(crate) fn before(&self) -> Before {
-        Before { rows: self.rows.mark(), gone: self.gone.id.len() }
+        Before { rows: self.rows.mark(), gone: self.gone.id.len(), unresolved: self.unresolved.len() }
     }
 
     pub(crate) fn rewind(&mut self, before: Before) {
         self.rows.rewind(before.rows);
+        self.unresolved.truncate(before.unresolved);
         self.gone.tenant.truncate(before.gone);
         self.gone.id.truncate(before.gone);
         self.gone.version.truncate(before.gone);
@@ -205,13 +237,36 @@ impl Table {
         !self.rows.is_empty()
     }
 
+    /// Points the rows at the versions that hold at their time, given those of one dimension.
+    pub(crate) fn resolve(&mut self, dimension: &str, versions: &Versions) {
+        for key in &self.unresolved {
+            if self.lookups.get(key.lookup).is_none_or(|lookup| lookup.table != dimension) {
+                continue;
+            }
+            let all = versions.get(&key.member).map(Vec::as_slice).unwrap_or_default();
+            // Older than the calendar: the first version, whose key is the member's.
+            let begun = all.partition_point(|(from, _)| *from <= key.time);
+            if let Some((_, version)) = begun.checked_sub(1).and_then(|at| all.get(at)) {
+                self.rows.patch_int8(key.at, *version);
+            }
+        }
+    }
+
+    /// Copies a fact's rows into the table itself; `false` where they must be merged.
+    pub(crate) fn copy_straight(&mut self, client: &mut Client) -> Result<bool, StoreError> {
+        if self.declaration.kind != Kind::Fact {
+            return Ok(false);
+        }
+        self.straight.copy(client, &self.rows, &self.declaration.table, self.repeats)
+    }
+
     /// Sends the batch's rows to the stage.
     pub(crate) fn copy(&self, client: &mut Client) -> Result<(), StoreError> {
         self.rows.copy_into(client, &self.stage())?;
         Ok(())
     }
 
-    /// Adds what a resource is in this table; says which members of which tables the row refers to.
+    /// Adds what a resource is in this table; says which members of dimensions the row refers to.
     pub(crate) fn upsert(
         &mut self,
         origin: Origin<'_>,
@@ -219,7 +274,19 @@ impl Table {
         members: &mut Vec<(String, i64, Member)>,
     ) -> Result<u32, Rejection> {
         let (mut count, mut rejected) = (0, None);
-        let Table { view, declaration, tracked, id, lookups, rows, .. } = self;
+        let Table {
+            view,
+            declaration,
+            tracked,
+            id,
+            lookups,
+            rows,
+            event_time,
+            unresolved,
+            keys,
+            repeats,
+            ..
+        } = self;
         let mut push = |cells: &[Cell<'_>]| -> Result<(), Rejection> {
             count += 1;
             if count > 1 {
@@ -229,17 +296,32 @@ impl Table {
                 ));
             }
             let mut row = leading(declaration, origin, cells, tracked, id);
-            row.extend(cells.iter().map(datum));
-            for lookup in lookups.iter() {
-                let member = member(origin.tenant, cells, &lookup.id);
-                let key = member.map_or(0, |(parts, member)| {
-                    let key = key::surrogate(&lookup.table, origin.tenant, &parts);
-                    members.push((lookup.table.clone(), key, member));
-                    key
-                });
-                row.push(Datum::Int(key));
+            if let (Kind::Fact, Some(Datum::Int(key))) = (declaration.kind, row.first()) {
+                *repeats |= !keys.insert(*key);
             }
-            rows.push(row.into_iter()).map_err(|(at, _)| wrong_type(declaration, view, at))
+            row.extend(cells.iter().map(datum));
+            let mut found = Vec::with_capacity(lookups.len());
+            for lookup in lookups.iter() {
+                let parts = parts(cells, &lookup.id);
+                let key =
+                    parts.as_ref().map_or(0, |parts| key::surrogate(&lookup.table, origin.tenant, parts));
+                row.push(Datum::Int(key));
+                found.push((parts, key));
+            }
+            rows.push(row.into_iter()).map_err(|(at, _)| wrong_type(declaration, view, at))?;
+            let time = event_time.and_then(|at| cells.get(at)).and_then(|cell| datum(cell).micros().ok());
+            for (at, (lookup, (parts, member))) in lookups.iter().zip(found).enumerate() {
+                let (Some(parts), true) = (parts, lookup.kind != Kind::Fact) else { continue };
+                if lookup.kind == Kind::Scd2 {
+                    // Lookups end the row: a length of four bytes, then the key's eight.
+                    let at_key = rows.end() - (lookups.len() - at) * 12 + 4;
+                    let time = time.unwrap_or(origin.source_ts.saturating_mul(1000));
+                    unresolved.push(Unresolved { at: at_key, lookup: at, member, time });
+                }
+                let id = parts.iter().map(|part| (*part).to_owned()).collect();
+                members.push((lookup.table.clone(), member, Member { tenant: origin.tenant.to_owned(), id }));
+            }
+            Ok(())
         };
         view.rows(resource, &mut |cells| {
             if rejected.is_none() {
@@ -352,15 +434,13 @@ fn datum<'c>(cell: &'c Cell<'_>) -> Datum<'c> {
     }
 }
 
-/// The member that these cells name; `None` where one of them is null.
-fn member<'c>(tenant: &str, cells: &'c [Cell<'_>], id: &[usize]) -> Option<(Vec<&'c str>, Member)> {
-    let parts = id.iter().map(|at| match cells.get(*at) {
+/// The business key that these cells are; `None` where one of them is null.
+fn parts<'c>(cells: &'c [Cell<'_>], id: &[usize]) -> Option<Vec<&'c str>> {
+    let part = |at: &usize| match cells.get(*at) {
         Some(Cell::Text(text)) => Some(text.as_ref()),
         _ => None,
-    });
-    let parts: Vec<&str> = parts.collect::<Option<_>>()?;
-    let id = parts.iter().map(|part| (*part).to_owned()).collect();
-    Some((parts, Member { tenant: tenant.to_owned(), id }))
+    };
+    id.iter().map(part).collect()
 }
 
 /// Names the column of the position in a staged row at which a value was refused.

@@ -35,25 +35,22 @@ impl UpsertSql {
         let shape = TableShape::read(client, &table.declaration.table)?;
         let event_time = table.declaration.event_time.as_deref();
         // Bare where it can be, for the index that ends in it.
-        let at = |alias: &str| match event_time {
+        let at = match event_time {
             Some(column) if shape.column(column).is_some_and(|column| !column.optional) => {
-                format!("{alias}.{column}")
+                format!("f.{column}")
             }
-            Some(column) => format!("coalesce({alias}.{column}, {alias}.source_ts)"),
-            None => format!("{alias}.source_ts"),
+            Some(column) => format!("coalesce(f.{column}, f.source_ts)"),
+            None => "f.source_ts".to_owned(),
         };
         let dimension = |name: &str| {
             let found = all.iter().find(|table| table.declaration.table == name);
             found.ok_or_else(|| Fault::fatal(format!("no table {name} is declared")))
         };
         let mut repoints = Vec::new();
-        let mut versioned = Vec::new();
         for (column, lookup) in &table.declaration.lookups {
             let target = dimension(&lookup.table)?;
             if target.declaration.kind == Kind::Scd2 {
-                let id = &lookup.id[0];
-                versioned.push((column.as_str(), target, id.as_str()));
-                let repoint = Repoint::prepare(client, table, column, id, &at("f"), target)?;
+                let repoint = Repoint::prepare(client, table, column, &lookup.id[0], &at, target)?;
                 repoints.push((lookup.table.clone(), repoint));
             }
         }
@@ -72,12 +69,7 @@ impl UpsertSql {
             }
             None => None,
         };
-        Ok(UpsertSql {
-            upsert: client.prepare(&upsert_sql(table, &versioned, &at("s")))?,
-            gone,
-            refresh,
-            repoints,
-        })
+        Ok(UpsertSql { upsert: client.prepare(&upsert_sql(table))?, gone, refresh, repoints })
     }
 
     /// Members of the rows these resources (tenants and ids) have now, where columns are computed over them.
@@ -91,9 +83,10 @@ impl UpsertSql {
         client.query(&refresh.members, &[&tenants, &ids])?.iter().map(member).collect()
     }
 
-    /// Merges the staged rows, then takes away what is gone: by version, so their order in the batch is kept.
-    pub(crate) fn merge(&self, client: &mut Client, table: &Table) -> Result<(), StoreError> {
-        if table.has_rows() {
+    /// Writes the rows, then takes away what is gone: by version, so their order in the batch is kept.
+    pub(crate) fn write(&self, client: &mut Client, table: &mut Table) -> Result<(), StoreError> {
+        if table.has_rows() && !table.copy_straight(client)? {
+            table.copy(client)?;
             client.execute(&self.upsert, &[])?;
         }
         let gone = &table.gone;
@@ -127,24 +120,10 @@ impl UpsertSql {
 }
 
 /// Newest version per key first; rows older than what is there change nothing.
-fn upsert_sql(table: &Table, versioned: &[(&str, &Table, &str)], at: &str) -> String {
+fn upsert_sql(table: &Table) -> String {
     let declaration = &table.declaration;
     let columns = table.columns();
     let id = table.id_columns();
-    let values: Vec<String> = columns
-        .iter()
-        .map(|column| match versioned.iter().find(|(name, ..)| name == column) {
-            // The version that holds at the fact's time; the first where the fact is older than the calendar.
-            Some((_, dimension, fact_id)) => format!(
-                "coalesce((SELECT d.{key} FROM {dim} AS d WHERE d.tenant_id = s.tenant_id AND d.{dim_id} = s.{fact_id} \
-                 AND d.valid_from <= {at} ORDER BY d.valid_from DESC LIMIT 1), s.{column})",
-                key = dimension.declaration.key,
-                dim = dimension.declaration.table,
-                dim_id = dimension.id_columns(),
-            ),
-            None => format!("s.{column}"),
-        })
-        .collect();
     let mut set: Vec<String> = columns
         .iter()
         .filter(|column| {
@@ -166,18 +145,14 @@ fn upsert_sql(table: &Table, versioned: &[(&str, &Table, &str)], at: &str) -> St
         ),
         _ => ("version DESC", "t.version < excluded.version"),
     };
-    // Rows of dimensions are shared by instances: all take them in one order.
-    let sorted = match declaration.kind {
-        Kind::Fact => String::new(),
-        _ => format!("ORDER BY s.{}", declaration.key),
-    };
+    // In the order of keys: rows of dimensions are shared by instances, and all take them in one order.
     format!(
-        "INSERT INTO {name} AS t ({all}) SELECT {values} \
-         FROM (SELECT DISTINCT ON (tenant_id, {id}) * FROM {stage} ORDER BY tenant_id, {id}, {order}) AS s {sorted} \
+        "INSERT INTO {name} AS t ({all}) SELECT {all} \
+         FROM (SELECT DISTINCT ON ({key}) * FROM {stage} ORDER BY {key}, {order}) AS s \
          ON CONFLICT (tenant_id, {id}) DO UPDATE SET {set}, loaded_at = now() WHERE {newer}",
         name = declaration.table,
+        key = declaration.key,
         all = columns.join(", "),
-        values = values.join(", "),
         stage = table.stage(),
         set = set.join(", "),
     )

@@ -58,11 +58,13 @@ impl Warehouse {
         schemas: Arc<dyn SchemaSource + Send + Sync>,
     ) -> Result<Warehouse, Vec<Problem>> {
         let declared = declaration::load(&shapes.join("views/warehouse"), &registry)?;
+        let kinds =
+            declared.iter().map(|table| (table.declaration.table.clone(), table.declaration.kind)).collect();
         Ok(Warehouse {
             registry,
             schemas,
             migrations: shapes.join("schemas/sql"),
-            tables: declared.into_iter().map(Table::new).collect(),
+            tables: declared.into_iter().map(|declared| Table::new(declared, &kinds)).collect(),
             statements: Vec::new(),
             members: BTreeMap::new(),
             touched: BTreeMap::new(),
@@ -176,6 +178,41 @@ impl Warehouse {
     }
 }
 
+impl Warehouse {
+    /// Versioned dimensions: members there and locked, versions in line with their changes, facts in the
+    /// database and in the batch pointing at the right ones.
+    fn write_versions(&mut self, client: &mut Client) -> Result<(), StoreError> {
+        let none = Members::default();
+        let both = || self.tables.iter().zip(&self.statements);
+        for (table, sql) in both() {
+            let (Write::Versions(_), Some(statements)) = (&sql.write, &sql.members) else { continue };
+            let members = self.members.get(&table.declaration.table).unwrap_or(&none);
+            statements.infer(client, members)?;
+            statements.lock(client, members, members.exclusive || table.has_rows())?;
+        }
+        let mut resolved = Vec::new();
+        for (table, sql) in both() {
+            let (Write::Versions(versions), Some(statements)) = (&sql.write, &sql.members) else { continue };
+            let dimension = &table.declaration.table;
+            if table.has_rows() {
+                table.copy(client)?;
+                let moved = versions.merge(client)?;
+                for (_, sql) in both() {
+                    if let Write::Rows(upsert) = &sql.write {
+                        upsert.repoint(client, dimension, &moved)?;
+                    }
+                }
+            }
+            let members = self.members.get(dimension).unwrap_or(&none);
+            resolved.push((dimension.clone(), statements.versions(client, members)?));
+        }
+        for (dimension, versions) in &resolved {
+            self.tables.iter_mut().for_each(|table| table.resolve(dimension, versions));
+        }
+        Ok(())
+    }
+}
+
 /// Version and source time of a record: its own where it has them, else of its offset and headers.
 fn origin(
     record: &Record<'_>,
@@ -224,31 +261,11 @@ impl Tables for Warehouse {
         self.touched.clear();
         let judged = batch.iter().map(|record| self.judge(&record)).collect::<Result<_, _>>()?;
         self.refresh(client)?;
-        let none = Members::default();
-        let both = || self.tables.iter().zip(&self.statements);
-        for (table, sql) in both() {
-            if table.has_rows() {
-                table.copy(client)?;
-            }
-            if let (Write::Versions(_), Some(statements)) = (&sql.write, &sql.members) {
-                let members = self.members.get(&table.declaration.table).unwrap_or(&none);
-                statements.infer(client, members)?;
-                statements.lock(client, members, members.exclusive || table.has_rows())?;
-            }
-        }
-        for (table, sql) in both().filter(|(table, _)| table.has_rows()) {
-            let Write::Versions(versions) = &sql.write else { continue };
-            let moved = versions.merge(client)?;
-            for (_, sql) in both() {
-                if let Write::Rows(upsert) = &sql.write {
-                    upsert.repoint(client, &table.declaration.table, &moved)?;
-                }
-            }
-        }
+        self.write_versions(client)?;
         // Dimensions stand before facts.
-        for (table, sql) in both() {
+        for (table, sql) in self.tables.iter_mut().zip(&self.statements) {
             let Write::Rows(upsert) = &sql.write else { continue };
-            upsert.merge(client, table)?;
+            upsert.write(client, table)?;
             if let (Some(statements), Some(members)) =
                 (&sql.members, self.members.get(&table.declaration.table))
             {
