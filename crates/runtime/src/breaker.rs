@@ -8,6 +8,8 @@ use crate::config::Breaker as Limits;
 pub(crate) struct Breaker {
     limits: Limits,
     seen: Seen,
+    /// What is seen once the batch checked last takes effect; a batch may be tried many times.
+    checked: Option<Seen>,
     /// The next batch passes whatever it holds: an operator has looked at it.
     waved_through: bool,
 }
@@ -23,10 +25,11 @@ struct Seen {
 
 impl Breaker {
     pub(crate) fn new(limits: Limits) -> Self {
-        Breaker { limits, seen: Seen::default(), waved_through: false }
+        Breaker { limits, seen: Seen::default(), checked: None, waved_through: false }
     }
 
-    /// Whether a batch may be committed. `Err` tells why not, in words; nothing is counted then.
+    /// Whether a batch may be committed; `Err` tells why not, in words. It counts when [`Breaker::done`] is
+    /// called.
     pub(crate) fn check(&mut self, verdicts: &[Verdict]) -> Result<(), String> {
         let mut seen = self.seen.clone();
         let mut tripped = None;
@@ -37,12 +40,17 @@ impl Breaker {
         match tripped {
             Some(why) if !self.waved_through => Err(format!("{why}: {}", reasons(verdicts))),
             _ => {
-                if std::mem::take(&mut self.waved_through) {
-                    seen = Seen::default();
-                }
-                self.seen = seen;
+                self.checked = Some(if self.waved_through { Seen::default() } else { seen });
                 Ok(())
             }
+        }
+    }
+
+    /// The batch checked last has taken effect.
+    pub(crate) fn done(&mut self) {
+        if let Some(checked) = self.checked.take() {
+            self.seen = checked;
+            self.waved_through = false;
         }
     }
 
@@ -110,32 +118,51 @@ mod tests {
         Breaker::new(Limits { consecutive, share, window })
     }
 
+    /// Checks and takes effect.
+    fn pass(breaker: &mut Breaker, pattern: &str) -> Result<(), String> {
+        let checked = breaker.check(&verdicts(pattern));
+        if checked.is_ok() {
+            breaker.done();
+        }
+        checked
+    }
+
     #[test]
     fn rejects_in_a_row_trip_it_across_batches() {
         let mut breaker = breaker(4, 0.0, 0);
-        assert_eq!(breaker.check(&verdicts("xxx.xxx")), Ok(()));
-        let why = breaker.check(&verdicts("x")).unwrap_err();
+        assert_eq!(pass(&mut breaker, "xxx.xxx"), Ok(()));
+        let why = pass(&mut breaker, "x").unwrap_err();
         assert!(why.contains("4 records in a row") && why.contains("unknown_code 1"), "{why}");
-        assert_eq!(breaker.check(&verdicts(".")), Ok(()), "the refused batch was not counted");
+        assert_eq!(pass(&mut breaker, "."), Ok(()), "the refused batch was not counted");
+    }
+
+    #[test]
+    fn a_batch_that_is_tried_again_counts_once() {
+        let mut breaker = breaker(4, 0.0, 0);
+        for _ in 0..10 {
+            assert_eq!(breaker.check(&verdicts("xxx")), Ok(()));
+        }
+        breaker.done();
+        assert!(breaker.check(&verdicts("x")).is_err());
     }
 
     #[test]
     fn a_large_share_trips_it_once_the_window_is_full() {
         let mut breaker = breaker(0, 0.5, 10);
-        assert_eq!(breaker.check(&verdicts("xxxxxx...")), Ok(()));
-        assert!(breaker.check(&verdicts(".")).is_err());
-        assert!(breaker.check(&verdicts("..x...")).is_err(), "the window slides within a batch too");
-        assert_eq!(breaker.check(&[]), Ok(()));
+        assert_eq!(pass(&mut breaker, "xxxxxx..."), Ok(()));
+        assert!(pass(&mut breaker, ".").is_err());
+        assert!(pass(&mut breaker, "..x...").is_err(), "the window slides within a batch too");
+        assert_eq!(pass(&mut breaker, ""), Ok(()));
     }
 
     #[test]
     fn resuming_lets_the_batch_pass_and_counts_anew() {
         let mut breaker = breaker(3, 0.5, 6);
-        let bad = verdicts("xxxxx");
-        assert!(breaker.check(&bad).is_err());
+        assert!(pass(&mut breaker, "xxxxx").is_err());
         breaker.resume();
-        assert_eq!(breaker.check(&bad), Ok(()));
-        assert_eq!(breaker.check(&verdicts("xx.")), Ok(()));
-        assert!(breaker.check(&bad).is_err());
+        assert_eq!(breaker.check(&verdicts("xxxxx")), Ok(()), "tried, without effect");
+        assert_eq!(pass(&mut breaker, "xxxxx"), Ok(()));
+        assert_eq!(pass(&mut breaker, "xx."), Ok(()));
+        assert!(pass(&mut breaker, "xxxxx").is_err());
     }
 }

@@ -285,6 +285,7 @@ impl<'w> StoreLoop<'w> {
             Err(tried) => return Ok(tried),
         };
         self.stored.extend(next);
+        self.breaker.done();
         self.worker.status.done(&Done {
             worker: self.worker.index,
             batch,

@@ -211,8 +211,12 @@ impl<'w> TransactLoop<'w> {
             }
             let offsets: Vec<_> = self.committed.iter().map(|(at, offset)| (at.clone(), *offset)).collect();
             match self.commit(&nothing, &[], &offsets, start)? {
-                Tried::Done if !more => return Ok(()),
-                Tried::Done => {}
+                Tried::Done => {
+                    self.worker.doing(Doing::Running);
+                    if !more {
+                        return Ok(());
+                    }
+                }
                 Tried::Again(fault) => self.wait(fault, &mut backoff, &mut nothing)?,
                 Tried::Tripped(_) | Tried::OneByOne => return Ok(()),
             }
@@ -272,6 +276,8 @@ impl<'w> TransactLoop<'w> {
                 return Ok(Tried::OneByOne);
             }
             self.out.clear();
+            // Nothing is processed, so that the commit of the reject has its own beginning and end.
+            self.processor.process(&Batch::default(), &mut self.out)?;
             verdicts = vec![Rejection::new(Reason::TooLarge, format!("output for {topic}")).into()];
         }
         if let Err(why) = self.breaker.check(&verdicts) {
@@ -309,7 +315,12 @@ impl<'w> TransactLoop<'w> {
     ) -> Result<Tried, Fault> {
         let tried = self.transaction(batch, verdicts, offsets, start);
         match &tried {
-            Ok(Tried::Done) => self.processor.committed(),
+            Ok(Tried::Done) => {
+                self.processor.committed();
+                if !batch.is_empty() {
+                    self.breaker.done();
+                }
+            }
             _ => self.processor.aborted(),
         }
         tried

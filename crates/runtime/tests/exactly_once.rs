@@ -228,6 +228,18 @@ fn a_group_without_a_past_refuses_to_guess() {
 }
 
 #[test]
+fn without_a_broker_it_waits_and_can_be_stopped() {
+    let config = kit::config("127.0.0.1:9");
+    let (stop, engine) = start(config, spec("nobody", "in", "out", "dlq"), copier("out", 0));
+    thread::sleep(Duration::from_secs(2));
+    assert!(!engine.is_finished(), "a broker that is down is no reason to give up");
+    let asked = Instant::now();
+    stop.request();
+    engine.join().unwrap().unwrap();
+    assert!(asked.elapsed() < Duration::from_secs(10), "it stopped in {:?}", asked.elapsed());
+}
+
+#[test]
 fn missing_topics_are_named() {
     let Some(mut bench) = Bench::new("missing") else { return };
     let mut spec = bench.copier(1);
