@@ -11,14 +11,20 @@ pub fn connect(url: &str) -> Result<Client> {
 
 /// The first column is the key; NULL is empty text.
 pub fn rows(client: &mut Client, sql: &str) -> Result<Rows> {
-    let mut rows = Rows::new();
+    let split = |row: Vec<String>| {
+        let mut values = row.into_iter();
+        Some((values.next()?, values.collect()))
+    };
+    Ok(lines(client, sql)?.into_iter().filter_map(split).collect())
+}
+
+/// Rows in the query's order.
+pub fn lines(client: &mut Client, sql: &str) -> Result<Vec<Vec<String>>> {
+    let mut lines = Vec::new();
     for message in client.simple_query(sql)? {
         if let SimpleQueryMessage::Row(row) = message {
-            let values = (0..row.len()).map(|column| row.get(column).unwrap_or_default().to_owned());
-            let mut values = values.collect::<Vec<_>>().into_iter();
-            let key = values.next().unwrap_or_default();
-            rows.insert(key, values.collect());
+            lines.push((0..row.len()).map(|column| row.get(column).unwrap_or_default().to_owned()).collect());
         }
     }
-    Ok(rows)
+    Ok(lines)
 }

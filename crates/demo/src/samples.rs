@@ -4,7 +4,7 @@ use anyhow::Result;
 use serde_json::{Value, json};
 
 use crate::checks::ALIAS;
-use crate::postgres_rows::{connect, rows};
+use crate::postgres_rows::{connect, lines};
 use crate::stack::Stack;
 
 pub struct Sample {
@@ -32,8 +32,8 @@ pub fn take(stack: &Stack) -> Vec<Sample> {
         question,
         query: query.to_owned(),
         answer: connect(&stack.postgres).and_then(|mut client| {
-            let found = rows(&mut client, query)?;
-            Ok(found.into_iter().map(|(key, values)| format!("{key}  {}", values.join("  "))).collect())
+            let found = lines(&mut client, query)?;
+            Ok(found.into_iter().map(|line| line.join("  ")).collect())
         }),
     };
     let body = json!({

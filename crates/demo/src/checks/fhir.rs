@@ -46,8 +46,12 @@ pub fn checks(topics: &mut Topics, hospitals: &[Hospital]) -> Result<Vec<Check>>
         let mut resolved = Rows::new();
         for (key, bytes) in &enriched.live {
             let record = topics.record(bytes)?;
-            let lost =
-                record.iter().filter(|(name, value)| name.ends_with("_resolved") && *value != "true").count();
+            // A reference that is absent has no id.
+            let lost = record.iter().filter(|(name, value)| {
+                let id = name.strip_suffix("_resolved").map(|of| format!("{of}_id"));
+                id.is_some_and(|id| record.contains_key(&id)) && *value != "true"
+            });
+            let lost = lost.count();
             resolved.insert(key.clone(), vec![lost.to_string()]);
         }
         let wanted = expected.keys().map(|key| (key.clone(), vec!["0".to_owned()])).collect();
@@ -246,6 +250,9 @@ fn measured(reading: &Reading) -> Vec<(&'static str, String)> {
     let whole =
         [("8867-4", reading.heart_rate), ("2708-6", reading.saturation), ("41653-7", reading.glucose)];
     all.extend(whole.into_iter().filter_map(|(loinc, value)| Some((loinc, value?.to_string()))));
+    if reading.weight.is_some() {
+        all.push(("bioimpedance", fhirehose_simulate::devices::IMPEDANCE.to_string()));
+    }
     let decimal = [("8310-5", &reading.temperature), ("29463-7", &reading.weight)];
     all.extend(decimal.into_iter().filter_map(|(loinc, value)| Some((loinc, number(value.as_deref()?)))));
     if let (Some(systolic), Some(diastolic)) = (reading.systolic, reading.diastolic) {

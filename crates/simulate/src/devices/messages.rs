@@ -6,6 +6,9 @@ use serde_json::{Number, Value, json};
 
 use super::fleet::Reading;
 
+/// What a scale tells with every weight, in ohm.
+pub const IMPEDANCE: i32 = 501;
+
 /// What kind of sensor hangs on an AVA4 gateway.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Sensor {
@@ -76,7 +79,7 @@ fn ava4_values(sensor: Sensor, r: &Reading) -> Vec<(&'static str, Value)> {
             vec![("spo2", json!(r.saturation)), ("pulse", json!(r.heart_rate)), ("pi", json!(43))]
         }
         Sensor::Thermometer => vec![("temp", number(r.temperature.as_deref())), ("mode", json!("Head"))],
-        Sensor::Scale => vec![("weight", number(r.weight.as_deref())), ("resistance", json!(501))],
+        Sensor::Scale => vec![("weight", number(r.weight.as_deref())), ("resistance", json!(IMPEDANCE))],
         Sensor::Glucometer => vec![
             ("blood_glucose", json!(r.glucose.map(|mg| mg.to_string()))),
             ("marker", json!(if r.at_ms % 2000 == 0 { "Before Meal" } else { "After Meal" })),

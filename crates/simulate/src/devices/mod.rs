@@ -13,6 +13,7 @@ use clap::Args;
 
 use crate::{Error, Pace};
 pub use fleet::{Fleet, Reading, Sent};
+pub use messages::IMPEDANCE;
 
 /// Send readings of synthetic devices worn by a hospital's patients
 #[derive(Args, Clone, Debug)]
