@@ -18,7 +18,7 @@ pub use column::{ColumnType, Datum, WrongType};
 pub use connect::Connector;
 pub use copy::{CopyRows, Mark};
 pub use error::{StoreError, fault};
+pub use postgres;
 pub use sink::{PgSink, Tables};
 pub use straight::Straight;
 pub use table::{Column, TableShape};
-pub use {postgres, uuid};
