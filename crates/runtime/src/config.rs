@@ -300,8 +300,11 @@ impl Config {
             }
         }
         for (name, source) in &self.sources {
-            if source.tenant.is_empty() {
-                wrong.push(format!("sources.{name}.tenant is empty"));
+            // A tenant is the first part of keys, before a slash.
+            for tenant in std::iter::once(&source.tenant).chain(source.facility_tenants.values()) {
+                if tenant.is_empty() || tenant.contains('/') {
+                    wrong.push(format!("sources.{name}: tenant `{tenant}` is empty or holds a slash"));
+                }
             }
             if name.is_empty() || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-') {
                 wrong.push(format!("sources.{name}: a source's name has letters, digits, `_` and `-` alone"));
@@ -432,7 +435,8 @@ mod tests {
         config.kafka.brokers = "localhost:9092".into();
         config.runtime.transaction_timeout_ms = config.runtime.session_timeout_ms;
         config.breaker.share = 2.0;
-        let source = Source { tenant: String::new(), zone: "Mars".into(), facility_tenants: BTreeMap::new() };
+        let facility_tenants = BTreeMap::from([("f".into(), "a/b".into())]);
+        let source = Source { tenant: String::new(), zone: "Mars".into(), facility_tenants };
         config.sources.insert("a b".into(), source);
         config.kafka.properties.insert("enable.auto.commit".into(), "true".into());
         let wrong = config.check();
@@ -440,13 +444,14 @@ mod tests {
             "transaction_timeout_ms",
             "breaker.share",
             "zone",
-            "tenant",
+            "tenant ``",
+            "tenant `a/b`",
             "a source's name",
             "enable.auto.commit",
         ] {
             assert!(wrong.iter().any(|line| line.contains(key)), "{key} is not in {wrong:?}");
         }
-        assert_eq!(wrong.len(), 6);
+        assert_eq!(wrong.len(), 7);
     }
 
     #[test]
