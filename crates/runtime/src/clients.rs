@@ -100,7 +100,7 @@ impl Clients {
         client.set("session.timeout.ms", runtime.session_timeout_ms.to_string());
         client.set("heartbeat.interval.ms", (runtime.session_timeout_ms / 5).clamp(200, 3_000).to_string());
         client.set("partition.assignment.strategy", "cooperative-sticky");
-        client.set("statistics.interval.ms", "1000");
+        client.set("statistics.interval.ms", "2000");
         // New topics of a pattern are met within this time.
         client.set("topic.metadata.refresh.interval.ms", "10000");
         client

@@ -21,7 +21,8 @@ th{font-weight:600}th:first-child,td:first-child,.text{text-align:left}
 .word{color:#fff;border-radius:.6rem;padding:0 .5rem}
 .ok{background:var(--ok)}.idle{background:var(--idle)}.behind{background:var(--behind)}.stuck{background:var(--stuck)}
 svg text{font:12px system-ui,sans-serif;fill:currentColor}svg .name{font-weight:600}
-svg .topic{fill:var(--soft);stroke:var(--line)}svg .processor{fill:none;stroke-width:2}svg .store{fill:var(--soft);stroke:currentColor}
+svg .topic,svg .store{fill:color-mix(in srgb,Canvas 92%,CanvasText);stroke:var(--line)}svg .store{stroke:currentColor}
+svg .processor{fill:Canvas;stroke-width:2}
 svg .edge{fill:none;stroke:currentColor;opacity:.35}
 svg .s-ok{stroke:var(--ok)}svg .s-idle{stroke:var(--idle)}svg .s-behind{stroke:var(--behind)}svg .s-stuck{stroke:var(--stuck)}
 ";

@@ -412,6 +412,45 @@ fn parked_records_flow_once_when_what_they_wait_for_arrives() {
 }
 
 #[test]
+fn a_record_of_ten_megabytes_is_a_dead_letter_whole_where_it_fits() {
+    for (limit, whole) in [("25165824", true), ("1048588", false)] {
+        let Some(mut bench) = Bench::new(&format!("huge-{whole}")) else { return };
+        let mut spec = bench.copier(1);
+        let (input, output) =
+            (bench.topic("huge", 1, &[("max.message.bytes", "16777216")]), topic(&spec, "out"));
+        let dead = bench.topic("dead", 1, &[("max.message.bytes", limit)]);
+        spec.inputs = fhirehose_runtime::Inputs::Topics(vec![input.as_str().into()]);
+        let letters: Arc<str> = dead.as_str().into();
+        spec.dead_letters = Arc::new(move |_| letters.clone());
+        bench.produce(&input, 1, 0..10);
+        // As random as text can be, so that it stays large when it is compressed.
+        let mut state = 1_u64;
+        let noise = std::iter::repeat_with(|| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (state >> 56) as u8
+        });
+        let huge: Vec<u8> = noise.take(10_000_000).collect();
+        bench.produce_one(&input, b"huge", &huge);
+        bench.produce(&input, 1, 10..20);
+        let (stop, engine) = start(bench.config(), spec, copier(&output, 0));
+        assert_eq!(bench.await_count(&output, 20, Duration::from_secs(40)), 20);
+        stop.request();
+        engine.join().unwrap().unwrap();
+        assert_exactly_once(&bench, &output, 1, 0..20);
+        let letters = bench.read(&dead);
+        assert_eq!(letters.len(), 1);
+        assert_eq!(&*letters[0].headers["fhirehose-dlq-reason"], b"too_large");
+        assert_eq!(letters[0].key.as_deref(), Some(&b"huge"[..]));
+        let (value, omitted) =
+            (letters[0].value.as_ref(), letters[0].headers.get("fhirehose-dlq-value-omitted"));
+        match whole {
+            true => assert!(value == Some(&huge) && omitted.is_none()),
+            false => assert_eq!((value, omitted.map(Vec::as_slice)), (None, Some(&b"10000000 bytes"[..]))),
+        }
+    }
+}
+
+#[test]
 fn the_breaker_stops_before_the_topic_is_drained_into_dead_letters() {
     let Some(mut bench) = Bench::new("breaker") else { return };
     let spec = bench.copier(1);

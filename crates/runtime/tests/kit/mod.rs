@@ -104,6 +104,20 @@ impl Bench {
         producer.flush(Duration::from_secs(30)).unwrap();
     }
 
+    /// One record of any size.
+    pub fn produce_one(&self, topic: &str, key: &[u8], value: &[u8]) {
+        let producer: BaseProducer = ClientConfig::new()
+            .set("bootstrap.servers", &self.brokers)
+            .set("message.max.bytes", "20000000")
+            .create()
+            .unwrap();
+        producer
+            .send(BaseRecord::to(topic).partition(0).key(key).payload(value))
+            .map_err(|(e, _)| e)
+            .unwrap();
+        producer.flush(Duration::from_secs(30)).unwrap();
+    }
+
     /// All records a reader of committed records sees.
     pub fn read(&self, topic: &str) -> Vec<Found> {
         let consumer: BaseConsumer = ClientConfig::new()
