@@ -43,8 +43,8 @@ const MIX: [Table; 10] = {
 /// How many changes of one format in a row, and how many changes ago the patient of a row was admitted.
 const TURN: u64 = 10;
 const SINCE: u64 = 40 * TURN;
-/// 2026-10-01T00:00:00Z.
-const FIRST_MS: i64 = 1_790_812_800_000;
+/// 2026-06-01T00:00:00Z: readings begin here, a second apart.
+const FIRST_MS: i64 = 1_780_272_000_000;
 
 impl Table {
     pub const ALL: [Table; 4] = [Table::Patients, Table::Encounters, Table::Diagnoses, Table::VitalSigns];

@@ -16,9 +16,9 @@ use crate::stack::Stack;
 
 /// Records of a transaction, as in the runtime's default.
 const BATCH: u64 = 2_000;
-const ROUNDS: u64 = 7;
+const ROUNDS: u64 = 6;
 /// Transactions of a round.
-const BATCHES: u64 = 6;
+const BATCHES: u64 = 5;
 const PIECE: usize = 256 * 1024;
 const VERSION_OF_OFFSET: i64 = 1 << 8;
 
@@ -58,7 +58,7 @@ pub fn measure(stack: &Stack, shapes: &Shapes) -> Result<Section> {
     let facts = Pair { table: "fact.vital_signs_fact", key: "tenant_id, sample_id", upsert: true, ..vitals };
     claim(&mut sink, &["vitals.sample", "enriched.encounter", "enriched.patient"])?;
     let mut enriched = Enriched::new(shapes)?;
-    for first in (0..ROUNDS * BATCHES * BATCH).step_by(BATCH as usize) {
+    for first in (0..(ROUNDS + 1) * BATCHES * BATCH).step_by(BATCH as usize) {
         let patients = enriched.rows(Table::Patients, "patient", first)?;
         write(&mut sink, &patients)?;
     }
