@@ -130,8 +130,13 @@ const fn head(name: &str) -> u64 {
 impl Type {
     /// The element of that JSON name, and its bit's position.
     pub fn find(&self, name: &str) -> Option<(usize, &'static Element)> {
-        let wanted = head(name);
+        let wanted = match name.as_bytes().first_chunk() {
+            Some(bytes) => u64::from_be_bytes(*bytes),
+            None => head(name),
+        };
         let order = |e: &Element| match e.head.cmp(&wanted) {
+            // All of a short name is in its head; a zero byte at its end is told by the length.
+            Ordering::Equal if name.len() <= 8 => e.name.len().cmp(&name.len()),
             Ordering::Equal => e.name.cmp(name),
             unequal => unequal,
         };
@@ -160,6 +165,18 @@ impl ValueSet {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_element_is_found_by_its_name_and_by_no_other() {
+        for ty in RESOURCES {
+            for (at, element) in ty.elements.iter().enumerate() {
+                let name = element.name;
+                assert!(ty.find(name).is_some_and(|(found, _)| found == at), "{}.{name}", ty.name);
+                let others = [format!("{name}\0"), format!("{name}x"), name[..name.len() - 1].to_owned()];
+                assert!(others.iter().all(|other| ty.find(other).is_none()), "{}.{name}", ty.name);
+            }
+        }
+    }
 
     /// The binary searches and bit masks rest on it.
     #[test]
