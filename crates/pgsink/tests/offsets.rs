@@ -3,7 +3,10 @@
 
 mod support;
 
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use fhirehose_pgsink::postgres::Client;
 use fhirehose_pgsink::{ColumnType, Connector, CopyRows, Datum, PgSink, StoreError, Tables, migrate};
@@ -183,6 +186,70 @@ fn an_unknown_commit_is_resolved_by_the_claim() {
     sink.stage(&batch(&[(0, 0, "1")])).unwrap();
     sink.commit().unwrap();
     assert_eq!(rows(&database), 1);
+}
+
+/// A way to the database that, once armed, lets a COMMIT through and loses its answer with the connection.
+struct Lossy {
+    url: String,
+    armed: Arc<AtomicBool>,
+}
+
+impl Lossy {
+    fn to(url: &str) -> Lossy {
+        let (scheme, rest) = url.split_once("://").unwrap();
+        let (authority, path) = rest.split_once('/').unwrap();
+        let (user, server) = authority.rsplit_once('@').unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("{scheme}://{user}@{}/{path}", listener.local_addr().unwrap());
+        let (armed, server) = (Arc::new(AtomicBool::new(false)), server.to_owned());
+        let arm = armed.clone();
+        std::thread::spawn(move || {
+            for client in listener.incoming() {
+                let (client, server) = (client.unwrap(), TcpStream::connect(&server).unwrap());
+                let lose = Arc::new(AtomicBool::new(false));
+                let (from, to, armed, losing) =
+                    (client.try_clone().unwrap(), server.try_clone().unwrap(), arm.clone(), lose.clone());
+                std::thread::spawn(move || {
+                    forward(from, to, |bytes| {
+                        if bytes.windows(6).any(|word| word == b"COMMIT")
+                            && armed.swap(false, Ordering::SeqCst)
+                        {
+                            losing.store(true, Ordering::SeqCst);
+                        }
+                        true
+                    });
+                });
+                std::thread::spawn(move || forward(server, client, |_| !lose.load(Ordering::SeqCst)));
+            }
+        });
+        Lossy { url, armed }
+    }
+}
+
+/// Copies until one side ends or `pass` refuses, then ends both.
+fn forward(mut from: TcpStream, mut to: TcpStream, mut pass: impl FnMut(&[u8]) -> bool) {
+    let mut buffer = [0; 65536];
+    while let Ok(length) = from.read(&mut buffer) {
+        if length == 0 || !pass(&buffer[..length]) || to.write_all(&buffer[..length]).is_err() {
+            break;
+        }
+    }
+    let _ = from.shutdown(Shutdown::Both);
+    let _ = to.shutdown(Shutdown::Both);
+}
+
+#[test]
+fn a_commit_that_took_effect_and_whose_answer_was_lost_is_not_repeated() {
+    let database = database("answer");
+    let lossy = Lossy::to(&database.url);
+    let mut sink = PgSink::new(Connector::new(&lossy.url, "test").unwrap(), "ledger", Ledger::new());
+    claim(&mut sink, &[0]);
+    sink.stage(&batch(&[(0, 0, "1"), (0, 1, "2")])).unwrap();
+    lossy.armed.store(true, Ordering::SeqCst);
+    let fault = sink.commit().expect_err("the answer is lost");
+    assert_eq!(fault.kind, FaultKind::Transient, "{fault}");
+    assert_eq!(claim(&mut sink, &[0]), [Some(2)], "it took effect");
+    assert_eq!(rows(&database), 2);
 }
 
 #[test]
