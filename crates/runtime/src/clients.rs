@@ -163,6 +163,8 @@ impl Clients {
 /// Puts librdkafka's own log lines and errors into ours. They name brokers, topics and partitions, and never
 /// a record's content.
 pub(crate) fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
+    // A transaction that must be aborted is told by the loop, which tries it again.
+    let level = if facility == "TXNERR" { RDKafkaLogLevel::Info } else { level };
     match level {
         RDKafkaLogLevel::Emerg
         | RDKafkaLogLevel::Alert
