@@ -8,6 +8,15 @@
     reason = "tests fail by panicking and skip by saying so"
 )]
 
+mod bad_input;
+mod bad_on_stack;
+mod by_hand;
 mod chain;
+mod docs;
+mod end_to_end;
 mod examples;
+mod fleet;
+mod kafka;
 mod oracles;
+mod outages;
+mod secrecy;

@@ -5,6 +5,7 @@ use anyhow::{Result, bail};
 mod bench;
 mod demo;
 mod deny;
+mod oracles;
 mod shell;
 mod stack;
 mod test;

@@ -1,15 +1,16 @@
 //! `cargo xtask test`: everything a change must pass, from a clean machine, with the time each phase took.
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::thread;
 use std::time::Instant;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 
 use crate::stack::layout::{self, Stack};
 use crate::stack::{self, install};
-use crate::{deny, tidy};
+use crate::{deny, oracles, tidy};
 
 const HELP: &str = "\
 Everything a change must pass. Phases, in this order:
@@ -99,8 +100,18 @@ fn run(phase: &str, extra: &[String]) -> Result<()> {
             cargo_test(&["--lib", "--bins"], extra, vec![skip])
         }
         _ => {
-            let stack = PrivateStack::up()?;
-            cargo_test(&[], extra, stack::env_lines(&stack.stack)?)
+            oracles::prerequisites()?;
+            let cache = layout::cache_dir()?;
+            let judges = thread::spawn(move || oracles::install(&root, &cache));
+            let stack = PrivateStack::up();
+            let judges = judges.join().map_err(|_| anyhow!("the judges' thread failed"))??;
+            let stack = stack?;
+            let mut env = stack::env_lines(&stack.stack)?;
+            let mut add = |name: &str, path: &Path| env.push((name.into(), path.display().to_string()));
+            add("FHIREHOSE_TEST_ORACLES", &judges);
+            add("FHIREHOSE_STACK_DIR", &stack.dir);
+            add("FHIREHOSE_XTASK", &std::env::current_exe()?);
+            cargo_test(&[], extra, env)
         }
     }
 }
@@ -199,7 +210,7 @@ impl Drop for PrivateStack {
 }
 
 /// Removes the stack when this process is gone: after ^C, a kill, a CI time-out.
-fn watchdog(dir: &std::path::Path) -> Result<Child> {
+fn watchdog(dir: &Path) -> Result<Child> {
     let script = "while kill -0 \"$1\" 2>/dev/null; do sleep 1; done; \"$0\" stack reset && rm -rf \"$FHIREHOSE_STACK_DIR\"";
     let child = Command::new("setsid")
         .args(["sh", "-c", script])
