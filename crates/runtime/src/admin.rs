@@ -76,11 +76,7 @@ fn describe() {
         "From the change at its source to the commit of this processor."
     );
     describe_gauge!("fhirehose_lag_records", "Records not yet done, over the partitions of this process.");
-    describe_gauge!(
-        "fhirehose_lag_seconds",
-        Unit::Seconds,
-        "Age of the last record done, while there are more."
-    );
+    describe_gauge!("fhirehose_lag_seconds", Unit::Seconds, "How old the oldest record not yet done can be.");
     describe_gauge!("fhirehose_build_info", "1, with the version as label.");
     gauge!("fhirehose_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
 }

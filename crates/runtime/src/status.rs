@@ -69,6 +69,8 @@ struct Lag {
     records: i64,
     /// Timestamp of the last record committed.
     last_ms: i64,
+    /// When nothing was left to do for the last time.
+    through_ms: i64,
 }
 
 /// One processor of this process, for metrics, health and the status page. All workers write to it.
@@ -302,9 +304,19 @@ impl ProcessorStatus {
         *lock(&self.progress) = Instant::now();
     }
 
+    /// A partition whose lag is not known yet.
+    pub(crate) fn assigned(&self, worker: usize, at: &TopicPartition) {
+        lock(&self.lag).insert((at.clone(), worker), Lag::default());
+    }
+
     /// How many records of a partition a worker has still to commit.
     pub(crate) fn lag(&self, worker: usize, at: &TopicPartition, records: i64) {
-        lock(&self.lag).entry((at.clone(), worker)).or_default().records = records.max(0);
+        let mut lag = lock(&self.lag);
+        let entry = lag.entry((at.clone(), worker)).or_default();
+        entry.records = records.max(0);
+        if records <= 0 {
+            entry.through_ms = now_ms();
+        }
     }
 
     pub(crate) fn revoked(&self, worker: usize, partitions: &[TopicPartition]) {
@@ -339,13 +351,15 @@ impl ProcessorStatus {
         rates.last = Some((now, records_in, records_out));
     }
 
-    /// Records not committed, and the age of the oldest of them as far as known.
+    /// Records not committed, and how old the oldest of them can be: it came after the last that was committed,
+    /// and after the last time there was none.
     fn lag_now(&self) -> (i64, f64) {
         let lag = lock(&self.lag);
         let now = now_ms();
         let records = lag.values().map(|lag| lag.records).sum();
-        let late = lag.values().filter(|lag| lag.records > 0 && lag.last_ms > 0);
-        let seconds = late.map(|lag| now.saturating_sub(lag.last_ms) as f64 / 1000.0).fold(0.0, f64::max);
+        let since = lag.values().filter(|lag| lag.records > 0).map(|lag| lag.last_ms.max(lag.through_ms));
+        let late = since.filter(|since| *since > 0).map(|since| now.saturating_sub(since) as f64 / 1000.0);
+        let seconds = late.fold(0.0, f64::max);
         (records, seconds)
     }
 
@@ -409,4 +423,94 @@ pub(crate) fn now_ms() -> i64 {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    fn status() -> ProcessorStatus {
+        let spec = Spec {
+            name: "p",
+            group: "p".into(),
+            inputs: Inputs::Topics(vec!["in".into()]),
+            tables: vec![],
+            changelog: None,
+            outputs: vec![],
+            store: None,
+            dead_letters: Arc::new(|topic| topic.into()),
+        };
+        ProcessorStatus::new(spec, 1)
+    }
+
+    fn at() -> TopicPartition {
+        TopicPartition { topic: "in".into(), partition: 0 }
+    }
+
+    fn batch(verdicts: usize, timestamp_ms: i64) -> Batch {
+        let mut batch = Batch::default();
+        for offset in 0..verdicts as i64 {
+            batch.push(&at().topic, 0, offset, timestamp_ms, None, None, std::iter::empty());
+        }
+        batch
+    }
+
+    fn done<'a>(batch: &'a Batch, verdicts: &'a [Verdict]) -> Done<'a> {
+        let time = Duration::ZERO;
+        Done { worker: 0, batch, verdicts, outputs: 3, dead_letters: 1, batch_time: time, commit_time: time }
+    }
+
+    #[test]
+    fn what_goes_in_is_accounted_for() {
+        let status = status();
+        let rejection = fhirehose_stream::Rejection::new(Reason::UnknownCode, "gender");
+        let verdicts = [
+            Verdict::Emit(3),
+            Verdict::Drop(Reason::Tombstone),
+            rejection.into(),
+            Verdict::Park(Reason::UnassignedDevice),
+        ];
+        status.done(&done(&batch(4, now_ms() - 500), &verdicts));
+        let view = status.view();
+        let sum = |counts: &BTreeMap<&'static str, u64>| counts.values().sum::<u64>();
+        assert_eq!((view.records_in, view.emitted_from, view.records_out, view.dead_letters), (4, 1, 3, 1));
+        assert_eq!(
+            view.emitted_from + sum(&view.dropped) + sum(&view.rejected) + sum(&view.parked),
+            view.records_in
+        );
+        assert_eq!((view.rejected["unknown_code"], view.last_rejects[0].detail.as_str()), (1, "gender"));
+        assert!(view.age.p50_ms >= 500 && view.age.count == 4);
+    }
+
+    #[test]
+    fn a_record_after_a_long_pause_is_not_late() {
+        let status = status();
+        status.doing(0, Doing::Running);
+        // The last record is an hour old, and everything was done just now.
+        status.done(&done(&batch(1, now_ms() - 3_600_000), &[Verdict::Emit(1)]));
+        status.lag(0, &at(), 0);
+        status.lag(0, &at(), 7);
+        let view = status.view();
+        assert!(view.lag == "ok" && view.lag_records == 7 && view.lag_seconds < 5.0, "{view:?}");
+        // One that never caught up is as late as the last it did.
+        let status = self::status();
+        status.done(&done(&batch(1, now_ms() - 60_000), &[Verdict::Emit(1)]));
+        status.lag(0, &at(), 7);
+        let view = status.view();
+        assert!(view.lag == "behind" && view.lag_seconds >= 60.0, "{view:?}");
+        status.revoked(0, &[at()]);
+        assert_eq!(status.view().lag_records, 0);
+    }
+
+    #[test]
+    fn a_tripped_or_failed_worker_is_stuck_and_not_ready() {
+        let status = status();
+        assert!(!status.ready());
+        status.doing(0, Doing::Running);
+        assert!(status.ready() && status.view().lag == "ok");
+        status.doing(0, Doing::Tripped("x".into()));
+        assert!(!status.ready() && status.view().lag == "stuck");
+    }
 }

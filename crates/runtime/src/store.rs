@@ -138,7 +138,7 @@ impl<'w> StoreLoop<'w> {
         }
         self.reader.accept(&offsets)?;
         for (at, _) in &offsets {
-            worker.status.lag(worker.index, at, 0);
+            worker.status.assigned(worker.index, at);
         }
         self.stored.extend(offsets);
         worker.doing(Doing::Running);

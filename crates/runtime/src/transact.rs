@@ -147,7 +147,7 @@ impl<'w> TransactLoop<'w> {
         let offsets: Vec<_> = assigned.iter().map(|a| (a.at.clone(), a.next_offset)).collect();
         self.reader.accept(&offsets)?;
         for (at, _) in &offsets {
-            worker.status.lag(worker.index, at, 0);
+            worker.status.assigned(worker.index, at);
         }
         self.committed.extend(offsets);
         worker.doing(Doing::Running);
