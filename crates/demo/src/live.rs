@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use serde_json::Value;
 
+use crate::probe::Latency;
+
 pub struct Screen {
     terminal: bool,
     /// Lines painted last and to be painted over.
@@ -49,24 +51,28 @@ impl Screen {
         Ok(())
     }
 
-    /// Shows the processors' state as `/admin/status` tells it; `None` while it does not answer.
-    pub fn show(&mut self, status: Option<&Value>, progress: &Progress) -> Result<()> {
+    /// Shows the processors' state as `/admin/status` tells it, `None` while it does not answer, and how long
+    /// changes took to the stores so far.
+    pub fn show(&mut self, status: Option<&Value>, progress: &Progress, latencies: &[Latency]) -> Result<()> {
         if self.terminal {
-            return self.paint(&table(status, progress));
+            return self.paint(&table(status, progress, latencies));
         }
         if self.last_line.is_some_and(|last| last.elapsed() < Duration::from_secs(5)) {
             return Ok(());
         }
         self.last_line = Some(Instant::now());
-        let (mut rate, mut lag, mut p99) = (0.0, 0, 0);
+        let (mut rate, mut lag) = (0.0, 0);
         for processor in processors(status) {
             rate += processor["in_per_second"].as_f64().unwrap_or(0.0);
             lag += processor["lag_records"].as_i64().unwrap_or(0);
-            p99 = p99.max(processor["age_recent"]["p99_ms"].as_u64().unwrap_or(0));
         }
         self.say(&format!(
-            "  {:>3} of {} s  {} rows changed, {} messages sent; {rate:.0} records/s in, lag {lag}, worst p99 {p99} ms",
-            progress.seconds, progress.of, progress.rows, progress.messages
+            "  {:>3} of {} s  {} rows changed, {} messages sent; {rate:.0} records/s in, lag {lag}; {}",
+            progress.seconds,
+            progress.of,
+            progress.rows,
+            progress.messages,
+            latencies.iter().map(end_to_end).collect::<Vec<_>>().join(", ")
         ))
     }
 }
@@ -75,38 +81,36 @@ fn processors(status: Option<&Value>) -> impl Iterator<Item = &Value> {
     status.and_then(|status| status["processors"].as_array()).into_iter().flatten()
 }
 
-fn table(status: Option<&Value>, progress: &Progress) -> String {
+/// As in `cache 41/180 ms`.
+fn end_to_end(latency: &Latency) -> String {
+    let ms = |share: f64| latency.quantile_ms(share).map_or("-".into(), |ms| format!("{ms:.0}"));
+    format!("{} {}/{} ms", latency.store, ms(0.5), ms(0.99))
+}
+
+fn table(status: Option<&Value>, progress: &Progress, latencies: &[Latency]) -> String {
     let mut text = format!(
         "\n  {:>3} of {} s   {} rows changed   {} device messages sent\n\n",
         progress.seconds, progress.of, progress.rows, progress.messages
     );
     // Writing to a String cannot fail.
-    let _ = writeln!(
-        text,
-        "  {:<18}{:>10}{:>10}{:>8}  {:<8}{:>10}{:>10}",
-        "processor", "in/s", "out/s", "lag", "", "age p50", "age p99"
-    );
+    let _ = writeln!(text, "  {:<18}{:>10}{:>10}{:>8}", "processor", "in/s", "out/s", "lag");
     for processor in processors(status) {
-        let quantile = |name: &str| match processor["age_recent"]["count"].as_u64() {
-            Some(1..) => format!("{} ms", processor["age_recent"][name]),
-            _ => "-".to_owned(),
-        };
         let _ = writeln!(
             text,
-            "  {:<18}{:>10.1}{:>10.1}{:>8}  {:<8}{:>10}{:>10}",
+            "  {:<18}{:>10.1}{:>10.1}{:>8}  {}",
             processor["processor"].as_str().unwrap_or("?"),
             processor["in_per_second"].as_f64().unwrap_or(0.0),
             processor["out_per_second"].as_f64().unwrap_or(0.0),
             processor["lag_records"].as_i64().unwrap_or(0),
             processor["lag"].as_str().unwrap_or("?"),
-            quantile("p50_ms"),
-            quantile("p99_ms"),
         );
     }
-    text.push_str(if status.is_some() {
-        "\n  Ages count from the source's commit, which MariaDB's log keeps in whole seconds.\n"
-    } else {
-        "\n  fhirehose does not answer just now\n"
-    });
+    if status.is_none() {
+        text.push_str("  fhirehose does not answer just now\n");
+    }
+    text.push_str("\n  from commit to a reader of the store, median and 99th percentile\n");
+    for latency in latencies {
+        let _ = writeln!(text, "  {}", end_to_end(latency));
+    }
     text
 }

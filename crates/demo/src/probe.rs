@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle, sleep};
 use std::time::{Duration, Instant};
 
@@ -22,18 +22,18 @@ pub struct Slot(Arc<Mutex<Option<Mark>>>);
 
 impl Slot {
     pub fn put(&self, mark: Mark) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(mark);
+        *lock(&self.0) = Some(mark);
     }
 
     fn take(&self) -> Option<Mark> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+        lock(&self.0).take()
     }
 }
 
 /// What a probe saw.
+#[derive(Clone)]
 pub struct Latency {
     pub store: &'static str,
-    /// In order of size.
     samples: Vec<Duration>,
     /// Marks not found in time.
     pub lost: usize,
@@ -46,15 +46,18 @@ impl Latency {
 
     /// In milliseconds; `None` without samples.
     pub fn quantile_ms(&self, share: f64) -> Option<f64> {
-        let last = self.samples.len().checked_sub(1)?;
+        let mut sorted = self.samples.clone();
+        sorted.sort_unstable();
+        let last = sorted.len().checked_sub(1)?;
         let at = (share * last as f64).round() as usize;
-        self.samples.get(at.min(last)).map(|sample| sample.as_secs_f64() * 1000.0)
+        sorted.get(at.min(last)).map(|sample| sample.as_secs_f64() * 1000.0)
     }
 }
 
 pub struct Probe {
     stop: Arc<AtomicBool>,
-    thread: JoinHandle<Latency>,
+    seen: Arc<Mutex<Latency>>,
+    thread: JoinHandle<()>,
 }
 
 /// Answers whether the change with this key can be seen in the store.
@@ -67,26 +70,34 @@ impl Probe {
     /// `look` is made anew by `open` whenever it fails, as when a server restarts.
     pub fn start(store: &'static str, slot: Slot, open: impl Fn() -> Result<Look> + Send + 'static) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
-        let stopped = stop.clone();
+        let seen = Arc::new(Mutex::new(Latency { store, samples: Vec::new(), lost: 0 }));
+        let (stopped, latency) = (stop.clone(), seen.clone());
         let thread = thread::spawn(move || {
-            let mut seen = BTreeSet::new();
-            let mut latency = Latency { store, samples: Vec::new(), lost: 0 };
+            let mut known = BTreeSet::new();
             let mut look: Option<Look> = None;
             while !stopped.load(Ordering::Relaxed) {
-                match slot.take().filter(|mark| seen.insert(mark.key.clone())) {
-                    Some(mark) => follow(&mark, &mut look, &open, &mut latency, &stopped),
+                match slot.take().filter(|mark| known.insert(mark.key.clone())) {
+                    Some(mark) => match follow(&mark, &mut look, &open, &stopped) {
+                        Followed::Seen(after) => lock(&latency).samples.push(after),
+                        Followed::Lost => lock(&latency).lost += 1,
+                        Followed::Stopped => {}
+                    },
                     None => sleep(Duration::from_millis(2)),
                 }
             }
-            latency.samples.sort_unstable();
-            latency
         });
-        Self { stop, thread }
+        Self { stop, seen, thread }
     }
 
-    pub fn finish(self) -> Option<Latency> {
+    pub fn so_far(&self) -> Latency {
+        lock(&self.seen).clone()
+    }
+
+    pub fn finish(self) -> Latency {
         self.stop.store(true, Ordering::Relaxed);
-        self.thread.join().ok()
+        // A probe that panicked has still what it saw before.
+        drop(self.thread.join());
+        lock(&self.seen).clone()
     }
 }
 
@@ -94,16 +105,12 @@ fn follow(
     mark: &Mark,
     look: &mut Option<Look>,
     open: &impl Fn() -> Result<Look>,
-    latency: &mut Latency,
     stopped: &AtomicBool,
-) {
+) -> Followed {
     while mark.since.elapsed() < PATIENCE {
         match look.as_mut().map(|look| look(&mark.key)) {
-            Some(Ok(true)) => {
-                latency.samples.push(mark.since.elapsed());
-                return;
-            }
-            Some(Ok(false)) if stopped.load(Ordering::Relaxed) => return,
+            Some(Ok(true)) => return Followed::Seen(mark.since.elapsed()),
+            Some(Ok(false)) if stopped.load(Ordering::Relaxed) => return Followed::Stopped,
             Some(Ok(false)) => sleep(Duration::from_millis(4)),
             None | Some(Err(_)) => {
                 *look = open().ok();
@@ -113,7 +120,17 @@ fn follow(
             }
         }
     }
-    latency.lost += 1;
+    Followed::Lost
+}
+
+enum Followed {
+    Seen(Duration),
+    Lost,
+    Stopped,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -141,7 +158,7 @@ mod tests {
         });
         slot.put(Mark { key: "a".into(), since: Instant::now() });
         sleep(Duration::from_millis(200));
-        let latency = probe.finish().unwrap();
+        let latency = probe.finish();
         assert_eq!((latency.count(), latency.lost), (1, 0));
         assert!(latency.quantile_ms(0.5).unwrap() >= 8.0);
     }

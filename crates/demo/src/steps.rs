@@ -6,19 +6,20 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use fhirehose_simulate::DevicesArgs;
+use fhirehose_simulate::devices::Sent;
 use fhirehose_simulate::hospital::Hospital as Simulated;
 
 use crate::Args;
 use crate::checks::{self, Cache};
 use crate::live::{Progress, Screen};
-use crate::probe::Probe;
+use crate::probe::{Latency, Probe};
 use crate::product::{Product, Running};
 use crate::report::Report;
 use crate::samples;
 use crate::stack::{Site, Stack, ZONE};
 use crate::topics::Topics;
 use crate::truth::Hospital;
-use crate::workload::{Counters, Load, Slots, change_rows, join, send_readings};
+use crate::workload::{Counters, Inserted, Load, Slots, change_rows, join, send_readings};
 
 /// Returns the number of differences found.
 pub fn run(args: &Args, screen: &mut Screen) -> Result<usize> {
@@ -57,8 +58,11 @@ pub fn run(args: &Args, screen: &mut Screen) -> Result<usize> {
     ))?;
 
     let cache = step(screen, "filling the cache", || {
-        let before =
-            stack.sites.iter().map(|site| Hospital::read(site, Vec::new())).collect::<Result<_>>()?;
+        let before = stack
+            .sites
+            .iter()
+            .map(|site| Hospital::read(site, Vec::new(), Inserted::new()))
+            .collect::<Result<_>>()?;
         Cache::fill(&stack, &args.shapes, before)
     })?;
     screen.say(&format!("\n{} seconds of changes and readings", args.seconds))?;
@@ -67,8 +71,8 @@ pub fn run(args: &Args, screen: &mut Screen) -> Result<usize> {
         quiet(&topics, &product, &mut running, &[], 180)
     })?;
 
-    let hospitals = (stack.sites.iter().zip(work.sent))
-        .map(|(site, sent)| Hospital::read(site, sent))
+    let hospitals = (stack.sites.iter().zip(work.done))
+        .map(|(site, (inserted, sent))| Hospital::read(site, sent, inserted))
         .collect::<Result<Vec<_>>>()?;
     let checks =
         step(screen, "comparing every store with the sources", || checks::all(&stack, &hospitals, &cache))?;
@@ -192,9 +196,9 @@ fn is_of_the_flow(topic: &str) -> bool {
 }
 
 struct Work {
-    /// By hospital.
-    sent: Vec<Vec<fhirehose_simulate::devices::Sent>>,
-    latencies: Vec<crate::probe::Latency>,
+    /// What was inserted and sent, by hospital.
+    done: Vec<(Inserted, Vec<Sent>)>,
+    latencies: Vec<Latency>,
     counters: Counters,
     restarts: u32,
 }
@@ -240,13 +244,14 @@ fn minute(
             rows: counters.rows(),
             messages: counters.messages(),
         };
-        screen.show(running.status().ok().as_ref(), &progress)?;
+        let latencies: Vec<Latency> = probes.iter().map(Probe::so_far).collect();
+        screen.show(running.status().ok().as_ref(), &progress, &latencies)?;
         sleep(Duration::from_secs(1));
     }
-    rows.into_iter().try_for_each(join).context("changing rows")?;
-    let sent = readings.into_iter().map(join).collect::<Result<_>>().context("sending readings")?;
+    let inserted = rows.into_iter().map(join).collect::<Result<Vec<_>>>().context("changing rows")?;
+    let sent = readings.into_iter().map(join).collect::<Result<Vec<_>>>().context("sending readings")?;
     // The last marks may still be on their way.
     sleep(Duration::from_secs(2));
-    let latencies = probes.into_iter().filter_map(Probe::finish).collect();
-    Ok(Work { sent, latencies, counters, restarts })
+    let latencies = probes.into_iter().map(Probe::finish).collect();
+    Ok(Work { done: inserted.into_iter().zip(sent).collect(), latencies, counters, restarts })
 }

@@ -11,6 +11,7 @@ use mysql::prelude::Queryable;
 use mysql::{Conn, Opts, Value};
 
 use crate::stack::{Site, ZONE};
+use crate::workload::Inserted;
 
 /// A row of a source table; every value as MariaDB prints it.
 #[derive(PartialEq)]
@@ -51,10 +52,12 @@ pub struct Hospital {
     pub facilities: Vec<SourceRow>,
     pub users: Vec<SourceRow>,
     pub sent: Vec<Sent>,
+    /// Clinical rows inserted since the load, by table and patient, deleted ones too.
+    pub inserted: Inserted,
 }
 
 impl Hospital {
-    pub fn read(site: &Site, sent: Vec<Sent>) -> Result<Self> {
+    pub fn read(site: &Site, sent: Vec<Sent>, inserted: Inserted) -> Result<Self> {
         let opts = Opts::from_url(&site.url).with_context(|| format!("the address of {}", site.service))?;
         let mut conn = Conn::new(opts).with_context(|| format!("connecting to {}", site.service))?;
         let mut table = |name: &str| -> Result<Vec<SourceRow>> {
@@ -73,6 +76,7 @@ impl Hospital {
             facilities: table("business_operations.facilities")?,
             users: table("identity_management.users")?,
             sent,
+            inserted,
         })
     }
 

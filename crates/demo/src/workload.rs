@@ -1,6 +1,7 @@
 //! The minute: both hospitals change rows and their devices send readings, at a steady rate, while probes
 //! look for the newest of it in every store.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{self, JoinHandle, sleep};
@@ -54,20 +55,25 @@ pub struct Load {
     pub bad_share: f64,
 }
 
-/// Changes rows of one hospital. A server that restarts in between is waited for: what its tables hold in
+/// Table and patient of rows inserted, which may have been deleted again.
+pub type Inserted = BTreeSet<(&'static str, String)>;
+
+/// Changes rows of one hospital and returns what it inserted. A server that restarts in between is waited for: what its tables hold in
 /// the end is what counts.
-pub fn change_rows(site: Site, load: Load, slots: Slots, counters: Counters) -> JoinHandle<Result<()>> {
+pub fn change_rows(site: Site, load: Load, slots: Slots, counters: Counters) -> JoinHandle<Result<Inserted>> {
     thread::spawn(move || {
         let open = || -> Result<Changes> {
             Ok(Hospital::open(&site.url, ZONE)?.changes(load.seed, load.bad_share)?)
         };
         let mut changes = open()?;
         let mut pace = Pace::new(load.rate, load.seconds);
+        let mut inserted = Inserted::new();
         while pace.wait() {
             match changes.step() {
                 Ok(done) => {
                     pace.did(done.rows);
                     counters.rows.fetch_add(u64::from(done.rows), Ordering::Relaxed);
+                    inserted.extend(done.inserted);
                     counters.transactions.fetch_add(1, Ordering::Relaxed);
                     for touched in &done.touched {
                         mark(&site, touched, done.committed, &slots);
@@ -76,7 +82,7 @@ pub fn change_rows(site: Site, load: Load, slots: Slots, counters: Counters) -> 
                 Err(error) => changes = again(open, error.into())?,
             }
         }
-        Ok(())
+        Ok(inserted)
     })
 }
 

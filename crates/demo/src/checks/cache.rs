@@ -117,6 +117,15 @@ fn stale_keys(before: &Hospital, after: &Hospital) -> BTreeSet<String> {
     for row in readings.into_iter().flat_map(|(before, after)| changed(before, after)) {
         keys.insert(format!("patient:{tenant}:{}:vitals", row.text("patient_id")));
     }
+    // A row that came and went in between made the same entries stale.
+    for (table, patient) in &after.inserted {
+        let what = match *table {
+            "clinical_data.encounters" => "encounters",
+            "clinical_data.diagnoses" => "diagnoses",
+            _ => "vitals",
+        };
+        keys.insert(format!("patient:{tenant}:{patient}:{what}"));
+    }
     for row in changed(&before.facilities, &after.facilities) {
         keys.insert(format!("facility:{tenant}:{}", row.id()));
     }

@@ -218,6 +218,11 @@ fn observations(hospitals: &[Hospital]) -> Rows {
                     put(loinc, number(value));
                 }
             }
+            // Oxygen given, measured or not; room air is none.
+            let method = row.get("oxygen_delivery_method").filter(|method| *method != "room_air");
+            if row.get("oxygen_flow_rate").or(method).is_some() {
+                put("3151-8", number(row.text("oxygen_flow_rate")));
+            }
             let pressure = (row.get("blood_pressure_systolic"), row.get("blood_pressure_diastolic"));
             if pressure != (None, None) {
                 put(PANEL, format!("{}/{}", pressure.0.unwrap_or_default(), pressure.1.unwrap_or_default()));

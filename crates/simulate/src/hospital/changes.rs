@@ -40,6 +40,8 @@ pub struct Done {
     /// When the server had answered the commit.
     pub committed: Instant,
     pub touched: Vec<Touched>,
+    /// Table and patient of every clinical row inserted: it may be gone again before anyone looks.
+    pub inserted: Vec<(&'static str, String)>,
 }
 
 /// A row of a committed transaction that can be looked for downstream, by its source id.
@@ -122,18 +124,22 @@ impl Changes {
             happening(self, &mut plan, now)?;
         }
         let rows = plan.statements.len() as u32;
+        let mut inserted = Vec::new();
         let mut tx =
             self.hospital.conn.start_transaction(TxOpts::default()).doing("beginning a transaction")?;
         for statement in plan.statements {
             match statement {
                 Statement::Insert(table, row) => {
+                    if let Some(patient) = table.patient(&row) {
+                        inserted.push((table.name, patient));
+                    }
                     insert(&mut tx, table, vec![row])?;
                 }
                 Statement::Other(sql, values) => tx.exec_drop(sql, values).doing("changing a row")?,
             }
         }
         tx.commit().doing("committing")?;
-        Ok(Done { rows, committed: Instant::now(), touched: plan.touched })
+        Ok(Done { rows, committed: Instant::now(), touched: plan.touched, inserted })
     }
 
     /// Vital signs of a few patients who are in.

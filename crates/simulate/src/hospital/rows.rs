@@ -57,6 +57,15 @@ pub(super) const VITAL_SIGNS: Table = Table {
 };
 
 impl Table {
+    /// Whose row it is.
+    pub fn patient(&self, row: &Row) -> Option<String> {
+        let place = self.columns.split(',').position(|name| name.trim() == "patient_id")?;
+        match row.get(place) {
+            Some(Value::Bytes(id)) => Some(String::from_utf8_lossy(id).into_owned()),
+            _ => None,
+        }
+    }
+
     /// Sets a value of a row of this table; a column it does not fill is an error of ours.
     pub fn set(&self, row: &mut Row, column: &str, value: Value) {
         let place = self.columns.split(',').position(|name| name.trim() == column);
