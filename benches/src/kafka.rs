@@ -1,6 +1,6 @@
 //! What the bench itself asks of Kafka: writing the input, and how far a group has read it.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
@@ -85,12 +85,19 @@ impl Group {
         Ok(committed.elements().iter().map(|element| offset(element.offset())).sum())
     }
 
-    /// Puts a group without members back to the beginning.
+    /// Puts the group back to the beginning, when its members are gone: one that was killed is counted in until
+    /// its session has timed out.
     pub fn rewind(&self) -> Result<()> {
         let mut list = TopicPartitionList::new();
         for (topic, partition, _) in &self.ends {
             list.add_partition_offset(topic, *partition, Offset::Offset(0))?;
         }
-        self.consumer.commit(&list, CommitMode::Sync).context("rewinding a group")
+        let begun = Instant::now();
+        loop {
+            match self.consumer.commit(&list, CommitMode::Sync) {
+                Err(_) if begun.elapsed() < TIMEOUT => std::thread::sleep(Duration::from_millis(200)),
+                result => return result.context("rewinding a group"),
+            }
+        }
     }
 }
