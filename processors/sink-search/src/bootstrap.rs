@@ -39,7 +39,11 @@ pub fn ensure(client: &Client, shapes: &Shapes) -> Result<Vec<String>, Fault> {
 /// Refuses where [`ensure`] has something to do.
 pub fn check(client: &Client, shapes: &Shapes) -> Result<(), Fault> {
     for index in &shapes.indices {
-        let found = client.json(Method::GET, &format!("/{}", index.name), None)?;
+        let mut found = client.json(Method::GET, &format!("/{}", index.name), None)?;
+        if found.status == 404 {
+            recovered(client)?;
+            found = client.json(Method::GET, &format!("/{}", index.name), None)?;
+        }
         let lacks = |what: String| Err(Fault::fatal(format!("{what}: run `fhirehose migrate apply`")));
         if found.status == 404 {
             return lacks(format!("the search index {} is missing", index.name));
@@ -55,6 +59,17 @@ pub fn check(client: &Client, shapes: &Shapes) -> Result<(), Fault> {
         }
     }
     Ok(())
+}
+
+/// A server that has just started answers that there is no such index until it has read its own state.
+fn recovered(client: &Client) -> Result<(), Fault> {
+    let state = client.json(Method::GET, "/_cluster/state/blocks", None)?;
+    match state.body.pointer("/blocks/global").and_then(Json::as_object) {
+        Some(blocks) if !blocks.is_empty() => {
+            Err(Fault::transient("the search server has not recovered its state yet"))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn put(client: &Client, path: &str, body: &Json) -> Result<Answer, Fault> {
