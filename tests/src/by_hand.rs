@@ -144,7 +144,7 @@ pub fn check(world: &World) {
             && stores.sql(&city).is_none()
     });
     // Nothing else moved: what the tables hold is what the topics hold.
-    let hospital = Hospital::read(&site, Vec::new()).unwrap();
+    let hospital = Hospital::read(&site, Vec::new(), Default::default()).unwrap();
     let live = world.kafka.read("fhir.patient").into_iter().fold(
         std::collections::BTreeMap::new(),
         |mut live, record| {

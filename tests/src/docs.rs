@@ -48,7 +48,8 @@ fn generated_reasons_are_current() {
     assert_current("reasons.md", &text);
 }
 
-/// Metrics, as a process exports them that has done everything there is to do.
+/// Every metric that a process exports is documented, as what it is. Some are exported only once there is
+/// something to tell, so the file may hold more.
 pub fn metrics(process: &Process) {
     let exported = process.get("/metrics").unwrap();
     let (mut kinds, mut help) = (BTreeMap::new(), BTreeMap::new());
@@ -60,12 +61,21 @@ pub fn metrics(process: &Process) {
             help.insert(name, text);
         }
     }
-    let mut text = String::from(
-        "# Metrics\n\nGenerated from what a process exports at `/metrics`.\n\n| metric | kind | is |\n|---|---|---|\n",
-    );
-    for (name, kind) in &kinds {
+    assert!(kinds.len() > 10, "{kinds:?}");
+    let line = |name: &str, kind: &str| {
         let is = help.get(name).unwrap_or_else(|| panic!("{name} is not described"));
-        text.push_str(&format!("| `{name}` | {kind} | {is} |\n"));
-    }
-    assert_current("metrics.md", &text);
+        format!("| `{name}` | {kind} | {is} |")
+    };
+    let exported = kinds.iter().map(|(name, kind)| line(name, kind));
+    let written = fs::read_to_string(root().join("docs/generated/metrics.md")).unwrap_or_default();
+    let written = written.lines().filter(|line| line.starts_with("| `")).map(str::to_owned);
+    let name = |line: &String| line.split('`').nth(1).unwrap().to_owned();
+    let mut lines: BTreeMap<_, _> = written.map(|line| (name(&line), line)).collect();
+    lines.extend(exported.map(|line| (name(&line), line)));
+    let lines: Vec<_> = lines.into_values().collect();
+    let head = "# Metrics\n\nGenerated from what a process exports at `/metrics`; `processor` and, where there is one, `reason` are labels.";
+    assert_current(
+        "metrics.md",
+        &format!("{head}\n\n| metric | kind | is |\n|---|---|---|\n{}\n", lines.join("\n")),
+    );
 }

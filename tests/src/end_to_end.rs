@@ -95,8 +95,8 @@ fn kills_and_restarts(world: &World) {
     stage("start of two instances of each", || all_ready(&mut fleet));
     stage("initial load", || quiet(&mut fleet, &world.kafka, &rows, 240));
 
-    let read = |site: &_, sent| Hospital::read(site, sent).unwrap();
-    let before = world.stack.sites.iter().map(|site| read(site, Vec::new())).collect();
+    let read = |site: &_, sent, inserted| Hospital::read(site, sent, inserted).unwrap();
+    let before = world.stack.sites.iter().map(|site| read(site, Vec::new(), Default::default())).collect();
     let cache = Cache::fill(&world.stack, &root(), before).unwrap();
     let (slots, counters) = (Slots::default(), Counters::default());
     let (mut changes, mut readings) = (Vec::new(), Vec::new());
@@ -119,12 +119,13 @@ fn kills_and_restarts(world: &World) {
         readings.push(send_readings(site.clone(), devices, slots.clone(), counters.clone()));
     }
     stage("while all that happens", || break_things(&mut fleet));
-    changes.into_iter().for_each(|thread| join(thread).unwrap());
+    let inserted: Vec<_> = changes.into_iter().map(|thread| join(thread).unwrap()).collect();
     let sent: Vec<_> = readings.into_iter().map(|thread| join(thread).unwrap()).collect();
     assert!(counters.rows() > 500 && counters.messages() > 300, "nothing much happened");
     stage("until nothing flows", || quiet(&mut fleet, &world.kafka, &[], 180));
 
-    let hospitals: Vec<_> = world.stack.sites.iter().zip(sent).map(|(site, sent)| read(site, sent)).collect();
+    let done = world.stack.sites.iter().zip(sent).zip(inserted);
+    let hospitals: Vec<_> = done.map(|((site, sent), inserted)| read(site, sent, inserted)).collect();
     let (mut differences, mut compared) = (Vec::new(), 0);
     for check in checks::all(&world.stack, &hospitals, &cache).unwrap() {
         compared += check.expected.len();

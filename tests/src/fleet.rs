@@ -88,7 +88,7 @@ impl Process {
         self.child = spawn(&self.runs, &self.instance, &self.listen, &self.log, &self.more);
     }
 
-    /// SIGTERM; it must drain, commit and leave within ten seconds.
+    /// SIGTERM; it must drain, commit and leave: within ten seconds, and twice that on a busy machine.
     pub fn stop(&mut self) {
         self.still_runs();
         let begun = Instant::now();

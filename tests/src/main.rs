@@ -20,3 +20,4 @@ mod kafka;
 mod oracles;
 mod outages;
 mod secrecy;
+mod stores;

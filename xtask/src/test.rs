@@ -19,7 +19,8 @@ Everything a change must pass. Phases, in this order:
   deny         licences, sources, and who may use which client library (deny.toml)
   clippy       no warning in any target
   unit         the tests that need no server; only when named, since integration runs them too
-  integration  all tests, against a stack of its own that is started before and removed after
+  integration  all tests, against a stack of its own that is started before and removed after, with the FHIR
+               validators that judge what is emitted
 
 Usage: cargo xtask test [--only PHASE,…] [-- ARGUMENTS OF cargo test]
 
