@@ -81,19 +81,25 @@ pub(crate) fn has_past(reader: &Reader, inputs: &Inputs) -> Result<bool, Fault> 
     Ok(reader.committed(&partitions)?.iter().any(|(_, committed)| committed.is_some()))
 }
 
+/// First and last stable offset of a partition.
+pub(crate) fn ends(reader: &Reader, at: &TopicPartition) -> Result<(i64, i64), Fault> {
+    reader.consumer().fetch_watermarks(&at.topic, at.partition, ASK).map_err(|error| unread(at, &error))
+}
+
+fn unread(at: &TopicPartition, error: &KafkaError) -> Fault {
+    transient(&format!("the offsets of {} [{}] could not be read", at.topic, at.partition), error)
+}
+
 fn offset_at(reader: &Reader, at: &TopicPartition, from: StartFrom) -> Result<i64, Fault> {
-    let failed = |error: KafkaError| {
-        transient(&format!("the offsets of {} [{}] could not be read", at.topic, at.partition), &error)
-    };
-    let consumer = reader.consumer();
-    let (low, high) = consumer.fetch_watermarks(&at.topic, at.partition, ASK).map_err(failed)?;
+    let (low, high) = ends(reader, at)?;
     match from {
         StartFrom::Earliest => Ok(low),
         StartFrom::Latest => Ok(high),
         StartFrom::Timestamp(ms) => {
+            let failed = |error: KafkaError| unread(at, &error);
             let mut list = TopicPartitionList::new();
             list.add_partition_offset(&at.topic, at.partition, Offset::Offset(ms)).map_err(failed)?;
-            let found = consumer.offsets_for_times(list, ASK).map_err(failed)?;
+            let found = reader.consumer().offsets_for_times(list, ASK).map_err(failed)?;
             match found.find_partition(&at.topic, at.partition).map(|element| element.offset()) {
                 Some(Offset::Offset(offset)) => Ok(offset),
                 // No record at or after the instant.

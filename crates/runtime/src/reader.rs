@@ -1,4 +1,4 @@
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::mem;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -48,6 +48,9 @@ pub(crate) struct Reader {
     filling: Batch,
     /// The next offset to be polled, of every partition that is ours.
     next: HashMap<TopicPartition, i64>,
+    /// Partitions of which a record was polled since they were taken over or sought: librdkafka's own position
+    /// of the others may be one from before.
+    polled: HashSet<TopicPartition>,
     paused: bool,
     regressions: u64,
 }
@@ -73,13 +76,11 @@ impl Limits {
     }
 }
 
-/// Distance of a partition's reader from its end.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// Distance of a partition's reader from its end; for show, since it is a moment old.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Behind {
-    /// The next offset librdkafka will fetch, past transaction markers.
-    pub fetched: i64,
-    /// Whether it holds fetched records that were not polled yet.
-    pub queued: bool,
+    /// Everything was fetched, transaction markers included, and handed out.
+    pub through: bool,
     /// The last stable offset.
     pub end: i64,
 }
@@ -98,6 +99,7 @@ impl Reader {
             names: Names::default(),
             filling: Batch::default(),
             next: HashMap::new(),
+            polled: HashSet::new(),
             paused: false,
             regressions: 0,
         })
@@ -166,10 +168,24 @@ impl Reader {
         self.consumer.resume(&list).map_err(|error| transient("resuming failed", &error))
     }
 
+    /// Takes assigned partitions over without reading them, for it is not known yet from where: [`Reader::seek`]
+    /// tells.
+    pub(crate) fn hold(&mut self, partitions: &[TopicPartition]) -> Result<(), Fault> {
+        let mut list = list(partitions);
+        // Nothing is read at the end; any offset that exists would do.
+        list.set_all_offsets(Offset::End)
+            .map_err(|error| transient("taking partitions over failed", &error))?;
+        self.consumer
+            .incremental_assign(&list)
+            .and_then(|()| self.consumer.pause(&list))
+            .map_err(|error| transient("taking partitions over failed", &error))
+    }
+
     /// Gives revoked partitions up, and their records that were polled and not handed out.
     pub(crate) fn give_up(&mut self, partitions: &[TopicPartition]) -> Result<(), Fault> {
         for at in partitions {
             self.next.remove(at);
+            self.polled.remove(at);
         }
         let next = &self.next;
         self.filling.retain(|at| next.contains_key(at));
@@ -178,10 +194,11 @@ impl Reader {
             .map_err(|error| transient("giving partitions up failed", &error))
     }
 
-    /// Reads on from other offsets than the next ones.
+    /// Reads on from other offsets than the next ones, also of partitions that were held.
     pub(crate) fn seek(&mut self, offsets: &[(TopicPartition, i64)]) -> Result<(), Fault> {
         let moved: Vec<_> = offsets.iter().map(|(at, _)| at.clone()).collect();
         self.filling.retain(|at| !moved.contains(at));
+        self.polled.retain(|at| !moved.contains(at));
         let list = list_with_offsets(offsets.iter().map(|(at, offset)| (at, *offset, None)))?;
         let done =
             self.consumer.seek_partitions(list, ASK).map_err(|error| transient("seeking failed", &error))?;
@@ -189,7 +206,10 @@ impl Reader {
             return Err(transient("seeking failed", &error));
         }
         self.next.extend(offsets.iter().cloned());
-        Ok(())
+        if self.paused {
+            return Ok(());
+        }
+        self.consumer.resume(&done).map_err(|error| transient("resuming failed", &error))
     }
 
     pub(crate) fn resume(&mut self) -> Result<(), Fault> {
@@ -204,6 +224,22 @@ impl Reader {
             self.consumer.pause(&list(self.next.keys())).map_err(|e| transient("pausing failed", &e))?;
         }
         Ok(())
+    }
+
+    /// How far each partition was read, transaction markers at the end counted: librdkafka moves its position
+    /// past a marker when it meets it in the queue, so every record before was polled. Empty while polled records
+    /// wait in here.
+    pub(crate) fn read_through(&self) -> Vec<(TopicPartition, i64)> {
+        let Ok(positions) = self.consumer.position() else { return Vec::new() };
+        if !self.filling.is_empty() {
+            return Vec::new();
+        }
+        let position = |at: &TopicPartition| match positions.find_partition(&at.topic, at.partition)?.offset()
+        {
+            Offset::Offset(offset) => Some(offset),
+            _ => None,
+        };
+        self.next.iter().filter_map(|(at, next)| Some((at.clone(), position(at)?.max(*next)))).collect()
     }
 
     /// The partitions that are ours, and the next offset to be polled of each.
@@ -276,7 +312,14 @@ impl Reader {
         match self.consumer.poll(wait) {
             None => Ok(false),
             Some(Ok(message)) => {
-                push(&message, &mut self.names, &mut self.next, &mut self.filling, &mut self.regressions);
+                push(
+                    &message,
+                    &mut self.names,
+                    &mut self.next,
+                    &mut self.polled,
+                    &mut self.filling,
+                    &mut self.regressions,
+                );
                 Ok(true)
             }
             Some(Err(error)) => self.poll_error(&error).map(|()| false),
@@ -338,6 +381,7 @@ fn push(
     message: &BorrowedMessage<'_>,
     names: &mut Names,
     next: &mut HashMap<TopicPartition, i64>,
+    polled: &mut HashSet<TopicPartition>,
     filling: &mut Batch,
     regressions: &mut u64,
 ) {
@@ -349,6 +393,9 @@ fn push(
         return;
     }
     *expected = message.offset() + 1;
+    if !polled.contains(&at) {
+        polled.insert(at.clone());
+    }
     let headers = message.headers();
     let count = headers.map_or(0, Headers::count);
     let header = |index| {
@@ -425,12 +472,8 @@ impl ClientContext for Member {
         for (name, topic) in statistics.topics {
             for (partition, stats) in topic.partitions {
                 if partition >= 0 && stats.ls_offset >= 0 {
-                    let fetched = Behind {
-                        fetched: stats.next_offset,
-                        queued: stats.fetchq_cnt > 0,
-                        end: stats.ls_offset,
-                    };
-                    behind.insert((name.clone(), partition), fetched);
+                    let through = stats.fetchq_cnt == 0 && stats.next_offset >= stats.ls_offset;
+                    behind.insert((name.clone(), partition), Behind { through, end: stats.ls_offset });
                 }
             }
         }

@@ -1,10 +1,10 @@
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use fhirehose_stream::{Assigned, Batch, Fault, FaultKind, OffsetsIn, Sink, TopicPartition, Verdict};
 use rdkafka::consumer::CommitMode;
 
-use crate::assignment::{continue_at, has_past, starts};
+use crate::assignment::{continue_at, ends, has_past, starts};
 use crate::backoff::Backoff;
 use crate::breaker::Breaker;
 use crate::dead_letter::DeadLetters;
@@ -12,11 +12,9 @@ use crate::partitions::list_with_offsets;
 use crate::producer::{Ended, TransactionalProducer};
 use crate::reader::{Change, Limits, Reader};
 use crate::status::{Doing, Done, Violation};
-use crate::worker::{IDLE, LagTeller, Stage, Worker, judge_fitting, named, next_offsets, patiently};
+use crate::worker::{IDLE, KEEP_UP, LagTeller, Stage, Worker, judge_fitting, named, next_offsets, patiently};
 
 const MAINTAIN: Duration = Duration::from_secs(60);
-/// How often Kafka is told how far a store is that keeps its own offsets.
-const HINT: Duration = Duration::from_secs(5);
 
 /// Kafka to a store: the store's own offsets, or Kafka's after writes that may be repeated.
 pub(crate) struct StoreLoop<'w> {
@@ -32,8 +30,9 @@ pub(crate) struct StoreLoop<'w> {
     /// Kafka's committed offset of every partition that is ours. Dead letters go out in one transaction with
     /// it, so rejects below it are dead-lettered already.
     marks: HashMap<TopicPartition, i64>,
-    /// The store may have another owner, or its state is unknown: claim before anything else.
-    unclaimed: bool,
+    /// Partitions to be claimed before anything else: the store could not be asked, or may hold something else
+    /// than is known here, or has met another owner.
+    unclaimed: HashSet<TopicPartition>,
     maintained: Instant,
     hinted: Instant,
     lag: LagTeller,
@@ -80,6 +79,7 @@ impl Stage for StoreLoop<'_> {
                     self.reader.give_up(&partitions)?;
                     self.stored.retain(|at, _| !partitions.contains(at));
                     self.marks.retain(|at, _| !partitions.contains(at));
+                    self.unclaimed.retain(|at| !partitions.contains(at));
                 }
             }
         }
@@ -100,7 +100,7 @@ impl<'w> StoreLoop<'w> {
             breaker: Breaker::new(worker.config.breaker.clone()),
             stored: HashMap::new(),
             marks: HashMap::new(),
-            unclaimed: false,
+            unclaimed: HashSet::new(),
             maintained: Instant::now(),
             hinted: Instant::now(),
             lag: LagTeller::new(),
@@ -116,39 +116,54 @@ impl<'w> StoreLoop<'w> {
         let mut batch = Batch::default();
         while !self.worker.stop.requested() {
             self.rebalance(&mut batch)?;
-            self.claim_again()?;
+            self.claim()?;
             self.maintain();
             self.reader.fill(limits, &mut batch)?;
             self.lag.flowing(self.worker, &mut self.reader);
             self.finish(&mut batch)?;
-            if self.hinted.elapsed() > HINT {
+            if self.hinted.elapsed() > KEEP_UP {
                 self.hint();
             }
         }
         Ok(())
     }
 
+    /// A store that cannot be asked now does not hold the group up: the partitions are held unread until it can.
     fn assigned(&mut self, partitions: &[TopicPartition]) -> Result<(), Fault> {
         let worker = self.worker;
-        let mut offsets = Vec::new();
-        if !partitions.is_empty() {
+        if partitions.is_empty() {
+            self.reader.accept(&[])?;
+        } else {
             worker.doing(Doing::Restoring);
-            offsets = patiently(&worker.stop, || self.take(partitions))?;
+            partitions.iter().for_each(|at| worker.status.assigned(worker.index, at));
             tracing::info!(processor = worker.spec.name, partitions = %named(partitions), "partitions assigned");
+            match self.take(partitions) {
+                Ok(offsets) => {
+                    self.reader.accept(&offsets)?;
+                    self.stored.extend(offsets);
+                }
+                Err(fault) if fault.kind == FaultKind::Fatal => return Err(fault),
+                Err(fault) => {
+                    tracing::warn!(
+                        processor = worker.spec.name,
+                        why = fault.what,
+                        "partitions wait to be claimed"
+                    );
+                    self.reader.hold(partitions)?;
+                    self.unclaimed.extend(partitions.iter().cloned());
+                }
+            }
         }
-        self.reader.accept(&offsets)?;
-        for (at, _) in &offsets {
-            worker.status.assigned(worker.index, at);
+        if self.unclaimed.is_empty() {
+            worker.doing(Doing::Running);
         }
-        self.stored.extend(offsets);
-        worker.doing(Doing::Running);
         Ok(())
     }
 
     /// Claims partitions in the store and finds where each goes on.
     fn take(&mut self, partitions: &[TopicPartition]) -> Result<Vec<(TopicPartition, i64)>, Fault> {
         let (inputs, start_from) = (&self.worker.spec.inputs, self.worker.config.runtime.start_from);
-        let claims = claim(&mut *self.sink, partitions)?;
+        let claims = claims(&mut *self.sink, partitions)?;
         if self.sink.offsets_in() == OffsetsIn::Kafka {
             let assigned = continue_at(&self.reader, inputs, partitions, start_from)?;
             let offsets: Vec<_> =
@@ -160,6 +175,12 @@ impl<'w> StoreLoop<'w> {
         let (mut offsets, mut fresh) = (Vec::new(), Vec::new());
         for ((at, committed), claimed) in committed.into_iter().zip(claims) {
             match (claimed, &committed) {
+                (Some(offset), Some(known)) if known.offset > offset => {
+                    // Behind the mark, either dead letters went out before a commit failed, or all that lay
+                    // between were markers of transactions, and retention has deleted those.
+                    let (low, _) = ends(&self.reader, &at)?;
+                    offsets.push((at.clone(), if offset < low { known.offset } else { offset }));
+                }
                 (Some(offset), _) => offsets.push((at.clone(), offset)),
                 (None, Some(known)) if start_from.is_none() => {
                     return Err(Fault::fatal(format!(
@@ -180,52 +201,29 @@ impl<'w> StoreLoop<'w> {
         Ok(offsets)
     }
 
-    /// After a commit whose outcome is unknown, or after another owner was met: the store says what it holds.
-    fn claim_again(&mut self) -> Result<(), Fault> {
+    /// Claims what is not, or not surely, ours in the store: it says where to read on.
+    fn claim(&mut self) -> Result<(), Fault> {
         let (mut backoff, mut nothing) = (Backoff::default(), Batch::default());
-        while self.unclaimed && !self.worker.stop.requested() {
-            let partitions: Vec<_> = self.stored.keys().cloned().collect();
-            if partitions.is_empty() {
-                self.unclaimed = false;
-                break;
-            }
+        while !self.unclaimed.is_empty() && !self.worker.stop.requested() {
+            let partitions: Vec<_> = self.unclaimed.iter().cloned().collect();
             // Out of the group, the partitions are another's: a claim would only disturb the new owner.
             let claimed = match self.reader.membership() {
-                Some(_) => self.reclaim(&partitions),
+                Some(_) => self.take(&partitions).and_then(|offsets| {
+                    self.reader.seek(&offsets)?;
+                    Ok(offsets)
+                }),
                 None => Err(Fault::transient("the group has put this worker out; it joins again")),
             };
             match claimed {
-                Ok(()) => {
-                    self.unclaimed = false;
+                Ok(offsets) => {
+                    self.unclaimed.clear();
+                    self.stored.extend(offsets);
                     self.reader.resume()?;
                     self.worker.doing(Doing::Running);
                 }
                 Err(fault) => self.wait(fault, &mut backoff, &mut nothing)?,
             }
         }
-        Ok(())
-    }
-
-    fn reclaim(&mut self, partitions: &[TopicPartition]) -> Result<(), Fault> {
-        let claims = claim(&mut *self.sink, partitions)?;
-        let mut offsets = Vec::with_capacity(partitions.len());
-        for ((at, committed), claimed) in self.reader.committed(partitions)?.into_iter().zip(claims) {
-            let mark = committed.map_or(0, |committed| committed.offset);
-            let next = match self.sink.offsets_in() {
-                OffsetsIn::Kafka => Some(mark),
-                OffsetsIn::Store => claimed,
-            };
-            let Some(next) = next else {
-                return Err(Fault::fatal(format!(
-                    "the store has lost its offset of {} [{}]",
-                    at.topic, at.partition
-                )));
-            };
-            self.marks.insert(at.clone(), mark);
-            offsets.push((at, next));
-        }
-        self.reader.seek(&offsets)?;
-        self.stored.extend(offsets);
         Ok(())
     }
 
@@ -241,7 +239,7 @@ impl<'w> StoreLoop<'w> {
                 Tried::Again(fault) => self.wait(fault, &mut backoff, batch)?,
                 Tried::Tripped(why) => self.tripped(why, batch)?,
                 Tried::Claim(fault) => {
-                    self.unclaimed = true;
+                    self.unclaimed.extend(self.stored.keys().cloned());
                     batch.clear();
                     self.wait(fault, &mut backoff, batch)?;
                 }
@@ -416,18 +414,26 @@ impl<'w> StoreLoop<'w> {
         }
     }
 
-    /// Tells Kafka how far the store is, for whoever watches the group's lag; waits for no answer. Never moves a
-    /// mark back.
+    /// Tells Kafka how far the store is, past markers of transactions where nothing else came: for whoever
+    /// watches the group's lag, and for the day retention has deleted what was read. Waits for no answer, and
+    /// never moves a mark back.
     fn hint(&mut self) {
         self.hinted = Instant::now();
-        if self.sink.offsets_in() == OffsetsIn::Kafka || self.reader.membership().is_none() {
+        if self.reader.membership().is_none() || !self.unclaimed.is_empty() {
             return;
         }
+        let read: HashMap<_, _> = self.reader.read_through().into_iter().collect();
+        let through = |(at, stored): (&TopicPartition, &i64)| {
+            // The store has all that was polled: what lies between are no records.
+            let polled = self.reader.positions().any(|(of, next)| of == at && next == *stored);
+            let offset = read.get(at).copied().filter(|_| polled).unwrap_or(*stored);
+            (at.clone(), offset)
+        };
         let ahead: Vec<_> = self
             .stored
             .iter()
-            .filter(|(at, offset)| self.marks.get(at).is_none_or(|mark| mark < *offset))
-            .map(|(at, offset)| (at.clone(), *offset))
+            .map(through)
+            .filter(|(at, offset)| self.marks.get(at).is_none_or(|mark| mark < offset))
             .collect();
         if ahead.is_empty() {
             return;
@@ -440,7 +446,7 @@ impl<'w> StoreLoop<'w> {
     }
 }
 
-fn claim(sink: &mut dyn Sink, partitions: &[TopicPartition]) -> Result<Vec<Option<i64>>, Fault> {
+fn claims(sink: &mut dyn Sink, partitions: &[TopicPartition]) -> Result<Vec<Option<i64>>, Fault> {
     let claims = sink.claim(partitions)?;
     if claims.len() != partitions.len() {
         return Err(Fault::fatal("the sink claimed another number of partitions than it was given"));

@@ -15,7 +15,7 @@ use crate::reader::{Change, Limits, Reader};
 use crate::replay::Replay;
 use crate::status::{Doing, Done, Violation};
 use crate::tables::Tables;
-use crate::worker::{IDLE, LagTeller, Stage, Worker, judge_fitting, named, next_offsets, patiently};
+use crate::worker::{IDLE, KEEP_UP, LagTeller, Stage, Worker, judge_fitting, named, next_offsets, patiently};
 
 /// Kafka to Kafka: outputs, dead letters, changelog and offsets in one transaction per batch.
 pub(crate) struct TransactLoop<'w> {
@@ -32,6 +32,7 @@ pub(crate) struct TransactLoop<'w> {
     /// Partitions revoked since a batch was last taken apart.
     gone: Vec<TopicPartition>,
     out: Outputs,
+    kept_up: Instant,
     lag: LagTeller,
 }
 
@@ -106,6 +107,7 @@ impl<'w> TransactLoop<'w> {
             committed: HashMap::new(),
             gone: Vec::new(),
             out: Outputs::default(),
+            kept_up: Instant::now(),
             lag: LagTeller::new(),
         };
         this.stream()
@@ -124,6 +126,8 @@ impl<'w> TransactLoop<'w> {
             self.lag.flowing(self.worker, &mut self.reader);
             if !batch.is_empty() {
                 self.finish(&mut batch)?;
+            } else if self.kept_up.elapsed() > KEEP_UP {
+                self.keep_up()?;
             }
         }
         if let Some(tables) = &mut self.tables {
@@ -222,6 +226,23 @@ impl<'w> TransactLoop<'w> {
             }
         }
         Ok(())
+    }
+
+    /// Commits how far quiet partitions were read, past transaction markers: else retention would seem to have
+    /// deleted records unread.
+    fn keep_up(&mut self) -> Result<(), Fault> {
+        self.kept_up = Instant::now();
+        let read = self.reader.read_through();
+        let ahead: Vec<_> =
+            read.into_iter().filter(|(at, next)| self.committed.get(at).is_some_and(|c| c < next)).collect();
+        if ahead.is_empty() {
+            return Ok(());
+        }
+        let nothing = Batch::default();
+        self.out.clear();
+        self.processor.process(&nothing, &mut self.out)?;
+        // One that fails is tried at the next time.
+        self.commit(&nothing, &[], &ahead, Instant::now()).map(drop)
     }
 
     /// Brings a batch to its end, however often it must be tried. Records of partitions that are revoked in

@@ -19,6 +19,9 @@ use crate::stop::Stop;
 /// How long a worker looks for records before it looks at everything else.
 pub(crate) const IDLE: Duration = Duration::from_millis(50);
 
+/// How often offsets of quiet partitions are brought up to where they were read.
+pub(crate) const KEEP_UP: Duration = Duration::from_secs(5);
+
 /// One worker of one processor: what both loops need around them.
 pub(crate) struct Worker {
     pub index: usize,
@@ -183,8 +186,7 @@ impl LagTeller {
         for (at, next) in reader.positions() {
             if let Some(behind) = behind.get(&(at.topic.to_string(), at.partition)) {
                 // Markers of transactions at the end are no records, so the offsets alone would never meet.
-                let through = !behind.queued && behind.fetched >= behind.end;
-                worker.status.lag(worker.index, at, if through { 0 } else { behind.end - next });
+                worker.status.lag(worker.index, at, if behind.through { 0 } else { behind.end - next });
             }
         }
     }

@@ -30,6 +30,7 @@ struct Database {
     /// Stages that fail before anything is written.
     outages: u32,
     claims: u32,
+    unreachable: bool,
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -64,6 +65,9 @@ impl Sink for Table {
     fn claim(&mut self, partitions: &[TopicPartition]) -> Result<Vec<Option<i64>>, Fault> {
         let mut database = self.database.lock().unwrap();
         database.claims += 1;
+        if database.unreachable {
+            return Err(Fault::transient("the database is down"));
+        }
         if self.kind == OffsetsIn::Kafka {
             return Ok(vec![None; partitions.len()]);
         }
@@ -251,6 +255,44 @@ fn with_offsets_in_kafka_nothing_is_missing_and_dead_letters_are_written_once() 
     let letters = bench.read(&format!("{}-dlq", spec.group));
     assert_eq!(letters.iter().map(number).filter(|n| *n == 6_000).count(), 1);
     assert_eq!(letters.len(), 61);
+}
+
+#[test]
+fn a_store_that_is_down_at_start_is_waited_for_within_the_group() {
+    let Some(mut bench) = Bench::new("down") else { return };
+    let spec = bench.copier(2);
+    bench.produce(&format!("{}-in", spec.group), 2, 0..1_000);
+    let database = Arc::new(Mutex::new(Database::default()));
+    database.lock().unwrap().unreachable = true;
+    let engine = start(bench.config(), spec.clone(), &database, OffsetsIn::Store);
+    thread::sleep(Duration::from_secs(6));
+    assert!(database.lock().unwrap().rows.is_empty() && !engine.1.is_finished());
+    database.lock().unwrap().unreachable = false;
+    await_rows(&database, 990);
+    end(engine);
+    assert_eq!(sorted(database.lock().unwrap().rows.clone()), good(1_000));
+    assert_eq!(sorted(bench.numbers(&format!("{}-dlq", spec.group))), bad(1_000));
+}
+
+#[test]
+fn retention_of_a_quiet_topic_that_was_stored_is_no_loss() {
+    let Some(mut bench) = Bench::new("quiet") else { return };
+    let spec = bench.copier(2);
+    let input = format!("{}-in", spec.group);
+    bench.produce_in_transaction(&input, 2, 0..100);
+    let database = Arc::new(Mutex::new(Database::default()));
+    let engine = start(bench.config(), spec.clone(), &database, OffsetsIn::Store);
+    await_rows(&database, 99);
+    thread::sleep(Duration::from_secs(8));
+    end(engine);
+    bench.delete_all(&input, 2);
+    let mut config = bench.config();
+    config.runtime.start_from = None;
+    let engine = start(config, spec.clone(), &database, OffsetsIn::Store);
+    bench.produce_in_transaction(&input, 2, 100..110);
+    await_rows(&database, 108);
+    end(engine);
+    assert_eq!(sorted(database.lock().unwrap().rows.clone()), good(110));
 }
 
 #[test]

@@ -104,6 +104,33 @@ impl Bench {
         producer.flush(Duration::from_secs(30)).unwrap();
     }
 
+    /// As [`Bench::produce`], in a transaction, which leaves a marker after its records.
+    pub fn produce_in_transaction(&self, topic: &str, partitions: i32, numbers: std::ops::Range<u64>) {
+        let producer: BaseProducer = ClientConfig::new()
+            .set("bootstrap.servers", &self.brokers)
+            .set("transactional.id", format!("{}-producer", self.name))
+            .create()
+            .unwrap();
+        producer.init_transactions(Duration::from_secs(30)).unwrap();
+        producer.begin_transaction().unwrap();
+        for n in numbers {
+            let (key, value) = (format!("k{n}"), n.to_string());
+            let partition = i32::try_from(n % partitions as u64).unwrap();
+            let record = BaseRecord::to(topic).partition(partition).key(&key).payload(&value);
+            producer.send(record).map_err(|(error, _)| error).unwrap();
+        }
+        producer.commit_transaction(Duration::from_secs(30)).unwrap();
+    }
+
+    /// Deletes every record, as retention does of a topic that is quiet for long.
+    pub fn delete_all(&self, topic: &str, partitions: i32) {
+        let mut list = TopicPartitionList::new();
+        for partition in 0..partitions {
+            list.add_partition_offset(topic, partition, Offset::End).unwrap();
+        }
+        self.runtime.block_on(self.admin.delete_records(&list, &AdminOptions::new())).unwrap();
+    }
+
     /// One record of any size.
     pub fn produce_one(&self, topic: &str, key: &[u8], value: &[u8]) {
         let producer: BaseProducer = ClientConfig::new()
