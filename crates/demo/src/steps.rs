@@ -1,5 +1,6 @@
 //! The demo from top to bottom.
 
+use std::iter;
 use std::process::Command;
 use std::thread::{self, sleep};
 use std::time::{Duration, Instant};
@@ -11,6 +12,7 @@ use fhirehose_simulate::hospital::Hospital as Simulated;
 
 use crate::Args;
 use crate::checks::{self, Cache};
+use crate::compare::Check;
 use crate::live::{Progress, Screen};
 use crate::probe::{Latency, Probe};
 use crate::product::{Product, Running};
@@ -47,35 +49,28 @@ pub fn run(args: &Args, screen: &mut Screen) -> Result<usize> {
         args.logs.join("fhirehose.log").display()
     ))?;
     let loaded = Instant::now();
-    step(screen, "the initial load through the pipeline", || {
+    let before = step(screen, "the initial load through the pipeline", || {
         let wanted =
             stack.sites.iter().map(|site| format!("cdc.{}.", site.source)).zip(loads).collect::<Vec<_>>();
-        quiet(&topics, &product, &mut running, &wanted, 300)
+        quiet(&topics, &product, &mut running, &wanted, 300)?;
+        let before = read(&stack.sites, iter::repeat_with(Default::default))?;
+        arrive(&stack, &before, 120)?;
+        Ok(before)
     })?;
     screen.say(&format!(
         "    {rows} rows in {:.1} s, snapshot by Debezium included",
         loaded.elapsed().as_secs_f64()
     ))?;
-
-    let cache = step(screen, "filling the cache", || {
-        let before = stack
-            .sites
-            .iter()
-            .map(|site| Hospital::read(site, Vec::new(), Inserted::new()))
-            .collect::<Result<_>>()?;
-        Cache::fill(&stack, &args.shapes, before)
-    })?;
+    let cache = step(screen, "filling the cache", || Cache::fill(&stack, &args.shapes, before))?;
     screen.say(&format!("\n{} seconds of changes and readings", args.seconds))?;
     let work = minute(args, &stack, &product, &mut running, screen)?;
     step(screen, "waiting until nothing flows any more", || {
         quiet(&topics, &product, &mut running, &[], 180)
     })?;
 
-    let hospitals = (stack.sites.iter().zip(work.done))
-        .map(|(site, (inserted, sent))| Hospital::read(site, sent, inserted))
-        .collect::<Result<Vec<_>>>()?;
+    let hospitals = read(&stack.sites, work.done)?;
     let checks =
-        step(screen, "comparing every store with the sources", || checks::all(&stack, &hospitals, &cache))?;
+        step(screen, "comparing every store with the sources", || compare(&stack, &hospitals, &cache))?;
     let status = running.status().unwrap_or_default();
     let samples = samples::take(&stack);
     let report = Report {
@@ -100,6 +95,38 @@ pub fn run(args: &Args, screen: &mut Screen) -> Result<usize> {
         running.leave();
     }
     Ok(differences)
+}
+
+fn read(sites: &[Site], done: impl IntoIterator<Item = (Inserted, Vec<Sent>)>) -> Result<Vec<Hospital>> {
+    sites.iter().zip(done).map(|(site, (inserted, sent))| Hospital::read(site, sent, inserted)).collect()
+}
+
+/// Waits until the last stores hold as many rows as the sources.
+fn arrive(stack: &Stack, hospitals: &[Hospital], seconds: u64) -> Result<()> {
+    let begun = Instant::now();
+    loop {
+        match checks::missing(stack, hospitals)? {
+            0 => return Ok(()),
+            rows if begun.elapsed() > Duration::from_secs(seconds) => {
+                bail!("{rows} rows are missing in the stores {seconds} s after the topics went quiet")
+            }
+            _ => sleep(Duration::from_millis(500)),
+        }
+    }
+}
+
+/// Compares, and does so again for as long as differences become fewer: a store may still be at work.
+fn compare(stack: &Stack, hospitals: &[Hospital], cache: &Cache) -> Result<Vec<Check>> {
+    let mut last = usize::MAX;
+    loop {
+        let checks = checks::all(stack, hospitals, cache)?;
+        let differences = checks.iter().map(|check| check.compare().total()).sum();
+        if differences == 0 || differences >= last {
+            return Ok(checks);
+        }
+        last = differences;
+        sleep(Duration::from_secs(5));
+    }
 }
 
 fn binary(args: &Args) -> Result<std::path::PathBuf> {

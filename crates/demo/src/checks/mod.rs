@@ -31,9 +31,27 @@ pub fn all(stack: &Stack, hospitals: &[Hospital], cache: &Cache) -> Result<Vec<C
     Ok(checks)
 }
 
+/// Rows of the last stores in line that are still missing, by plain counts: quick enough to ask again and again.
+pub fn missing(stack: &Stack, hospitals: &[Hospital]) -> Result<usize> {
+    let mut client = postgres_rows::connect(&stack.postgres)?;
+    let mut short = |table: &str, rows: fn(&Hospital) -> usize| -> Result<usize> {
+        let found = postgres_rows::lines(&mut client, &format!("SELECT count(*) FROM {table}"))?;
+        let found = found.first().and_then(|row| row.first()?.parse::<usize>().ok()).unwrap_or(0);
+        Ok(hospitals.iter().map(rows).sum::<usize>().saturating_sub(found))
+    };
+    let in_postgres = short("vital_signs_timeseries", |h| h.vital_signs.len())?
+        + short("fact.vital_signs_fact", |h| h.vital_signs.len())?
+        + short("fact.encounter_fact", |h| h.encounters.len())?
+        + short("fact.diagnosis_fact", |h| h.diagnoses.len())?;
+    let documents: usize =
+        hospitals.iter().map(|h| h.patients.len() + h.users.len() + h.diagnoses.len()).sum();
+    Ok(in_postgres + documents.saturating_sub(search::count(&stack.search)?))
+}
+
 /// A probe for every store; a change is looked for as that store's readers would.
 pub fn probes(stack: &Stack, slots: &Slots) -> Vec<Probe> {
-    let recent = "observed_at > now() - interval '1 hour'";
+    // A constant, so that only the newest chunks are planned for.
+    let recent = format!("observed_at > '{}'", jiff::Timestamp::now() - jiff::SignedDuration::from_hours(3));
     let sample =
         format!("SELECT 1 FROM vital_signs_timeseries WHERE tenant_id || '/' || device_id = $1 AND {recent}");
     let reading = format!(

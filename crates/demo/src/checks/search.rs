@@ -82,6 +82,14 @@ fn text(value: &Value) -> String {
     value.as_str().unwrap_or_default().to_owned()
 }
 
+/// Documents the alias shows.
+pub fn count(url: &str) -> Result<usize> {
+    let url = url.trim_end_matches('/');
+    ureq::post(format!("{url}/{ALIAS}/_refresh")).send_empty()?;
+    let found: Value = ureq::get(format!("{url}/{ALIAS}/_count")).call()?.body_mut().read_json()?;
+    Ok(found["count"].as_u64().and_then(|count| usize::try_from(count).ok()).unwrap_or(0))
+}
+
 /// Every document the alias shows.
 fn documents(url: &str) -> Result<Vec<Value>> {
     let url = url.trim_end_matches('/');
