@@ -1,4 +1,4 @@
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use fhirehose_pgsink::{ColumnType, CopyRows, StoreError, Straight, TableShape};
@@ -22,7 +22,8 @@ pub(crate) struct Hypertable {
     straight: Straight,
     keys: HashSet<u64>,
     repeats: bool,
-    deletes: Deletes,
+    /// By the first two parts of the key.
+    deletes: BTreeMap<(String, String), Deletes>,
 }
 
 /// What depends on the table in the database.
@@ -32,11 +33,9 @@ struct Bound {
     delete: Statement,
 }
 
-/// Keys and versions of deleted rows, column by column.
+/// Times and versions of one device's deleted rows, column by column.
 #[derive(Default)]
 struct Deletes {
-    first: Vec<String>,
-    second: Vec<String>,
     at_ms: Vec<i64>,
     version: Vec<i64>,
 }
@@ -60,7 +59,7 @@ impl Hypertable {
             straight: Straight::default(),
             keys: HashSet::new(),
             repeats: false,
-            deletes: Deletes::default(),
+            deletes: BTreeMap::new(),
         })
     }
 
@@ -104,12 +103,13 @@ impl Hypertable {
         )
     }
 
-    /// The bounds on the time let the planner skip chunks.
+    /// One device at a time: the bounds on the time let the planner skip chunks, and with the device known as it
+    /// plans, of a compressed chunk only what the device wrote is decompressed.
     fn delete_sql(&self) -> String {
         let [first, second, at] = self.key;
         format!(
-            "DELETE FROM public.{} AS t USING unnest($1::text[], $2::text[], $3::int8[], $4::int8[]) AS d (first, second, ms, version) \
-             WHERE t.{first} = d.first AND t.{second} = d.second AND t.{at} = to_timestamp(d.ms / 1000.0) \
+            "DELETE FROM public.{} AS t USING unnest($3::int8[], $4::int8[]) AS d (ms, version) \
+             WHERE t.{first} = $1 AND t.{second} = $2 AND t.{at} = to_timestamp(d.ms / 1000.0) \
              AND t.version < d.version AND t.{at} BETWEEN to_timestamp($5::int8 / 1000.0) AND to_timestamp($6::int8 / 1000.0)",
             self.table
         )
@@ -121,7 +121,7 @@ impl Hypertable {
         }
         self.keys.clear();
         self.repeats = false;
-        self.deletes = Deletes::default();
+        self.deletes.clear();
     }
 
     pub(crate) fn upsert(
@@ -149,10 +149,9 @@ impl Hypertable {
         let split = if self.key[0] == "tenant_id" { rest.split_once('/') } else { rest.rsplit_once('/') };
         let (first, second) = split.ok_or_else(missing)?;
         let at_ms = at.parse::<i64>().map_err(|_| missing())?;
-        self.deletes.first.push(first.to_owned());
-        self.deletes.second.push(second.to_owned());
-        self.deletes.at_ms.push(at_ms);
-        self.deletes.version.push(version);
+        let deletes = self.deletes.entry((first.to_owned(), second.to_owned())).or_default();
+        deletes.at_ms.push(at_ms);
+        deletes.version.push(version);
         Ok(())
     }
 
@@ -163,9 +162,10 @@ impl Hypertable {
             bound.rows.copy_into(client, &stage)?;
             client.execute(&bound.merge, &[])?;
         }
-        let Deletes { first, second, at_ms, version } = &self.deletes;
-        if let (Some(from), Some(to)) = (at_ms.iter().min(), at_ms.iter().max()) {
-            client.execute(&bound.delete, &[first, second, at_ms, version, from, to])?;
+        for ((first, second), Deletes { at_ms, version }) in &self.deletes {
+            if let (Some(from), Some(to)) = (at_ms.iter().min(), at_ms.iter().max()) {
+                client.execute(&bound.delete, &[first, second, at_ms, version, from, to])?;
+            }
         }
         Ok(())
     }

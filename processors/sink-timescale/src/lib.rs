@@ -93,11 +93,16 @@ impl Tables for Timescale {
     fn connected(&mut self, client: &mut Client) -> Result<(), StoreError> {
         migrate::require(client, &self.migrations, migrate::TIMESCALE)
             .map_err(|error| Fault::fatal(error.to_string()))?;
-        if Edition::of(client)? == Some(Edition::Apache) {
-            tracing::warn!(
+        match Edition::of(client)? {
+            Some(Edition::Apache) => tracing::warn!(
                 "timescaledb runs in its apache edition: vital_signs_hourly and vital_signs_daily are plain views, \
                  chunks are not compressed, retention is applied by this sink every minute instead of by policies"
-            );
+            ),
+            // Late readings and deletes decompress what they meet, in any number: the limit would refuse a batch
+            // each time it is tried. Only constants narrow what a delete decompresses, hence no generic plans.
+            _ => client.batch_execute(
+                "SET timescaledb.max_tuples_decompressed_per_dml_transaction = 0; SET plan_cache_mode = force_custom_plan",
+            )?,
         }
         for table in &mut self.tables {
             table.connected(client)?;

@@ -18,6 +18,8 @@ use serde_json::{Value, json};
 use support::TestDatabase;
 
 const RETENTION_DAYS: u32 = 30;
+const DAY_MS: i64 = 86_400_000;
+const REFRESH: &str = "policy_refresh_continuous_aggregate";
 const TOPICS: [&str; 3] = ["vitals.sample", "device.metrics", "alert.emergency"];
 
 /// A sink on a database of its own, fed record by record.
@@ -40,7 +42,10 @@ fn now_ms() -> i64 {
 
 impl Bench {
     fn new(name: &str) -> Bench {
-        let database = TestDatabase::create(name);
+        Bench::on(TestDatabase::create(name))
+    }
+
+    fn on(database: TestDatabase) -> Bench {
         migrate::apply(&database.url, &root().join("schemas/sql"), migrate::TIMESCALE, |_| {}).unwrap();
         let registry = Arc::new(Registry::load(&root()).unwrap());
         let mut schemas = MemorySchemas::default();
@@ -105,6 +110,25 @@ impl Bench {
 
     fn client(&self) -> Client {
         self.database.connect()
+    }
+
+    /// Runs the policies of that kind, as their schedule would; the Apache edition has none.
+    fn run_policies(&self, kind: &str) {
+        let mut client = self.client();
+        let jobs = "SELECT job_id FROM timescaledb_information.jobs WHERE proc_name = $1 ORDER BY 1";
+        for job in client.query(jobs, &[&kind]).unwrap() {
+            client.batch_execute(&format!("CALL run_job({})", job.get::<_, i32>(0))).unwrap();
+        }
+    }
+
+    fn count(&self, of: &str) -> i64 {
+        self.client().query_one(&format!("SELECT count(*) FROM {of}"), &[]).unwrap().get(0)
+    }
+
+    fn rollup(&self) -> Vec<(i64, f64, f64)> {
+        let sql = "SELECT samples, heart_rate_avg, heart_rate_max FROM vital_signs_hourly WHERE tenant_id = 't1' ORDER BY bucket";
+        let rows = self.client().query(sql, &[]).unwrap();
+        rows.iter().map(|row| (row.get(0), row.get(1), row.get(2))).collect()
     }
 
     fn rates(&self) -> Vec<(String, f64)> {
@@ -223,42 +247,28 @@ fn late_readings_enter_the_rollups_of_their_own_hour() {
     let hour = now_ms() / 3_600_000 * 3_600_000;
     bench.sample("d1", hour, 60.0);
     bench.flush();
-    bench.sample("d1", hour - 9 * 86_400_000, 80.0);
-    bench.sample("d1", hour - 9 * 86_400_000 + 60_000, 90.0);
+    bench.sample("d1", hour - 9 * DAY_MS, 80.0);
+    bench.sample("d1", hour - 9 * DAY_MS + 60_000, 90.0);
     bench.flush();
-    let rows = bench
-        .client()
-        .query(
-            "SELECT samples, heart_rate_avg, heart_rate_max FROM vital_signs_hourly WHERE tenant_id = 't1' ORDER BY bucket",
-            &[],
-        )
-        .unwrap();
-    let rows: Vec<(i64, f64, f64)> = rows.iter().map(|row| (row.get(0), row.get(1), row.get(2))).collect();
-    assert_eq!(rows, [(2, 85.0, 90.0), (1, 60.0, 60.0)]);
-    let days: i64 = bench.client().query_one("SELECT count(*) FROM vital_signs_daily", &[]).unwrap().get(0);
-    assert_eq!(days, 2);
+    bench.run_policies(REFRESH);
+    assert_eq!(bench.rollup(), [(2, 85.0, 90.0), (1, 60.0, 60.0)]);
+    assert_eq!(bench.count("vital_signs_daily"), 2);
 }
 
 #[test]
 fn a_reading_older_than_the_retention_is_dropped_and_no_chunk_comes_back() {
     let mut bench = Bench::new("ts_retention");
-    let day = 86_400_000;
-    let old = now_ms() - (i64::from(RETENTION_DAYS) - 1) * day;
+    let old = now_ms() - (i64::from(RETENTION_DAYS) - 1) * DAY_MS;
     bench.sample("d1", old, 60.0);
     assert_eq!(bench.flush(), [Verdict::Emit(1)]);
-    let chunks = |bench: &Bench| -> i64 {
-        bench
-            .client()
-            .query_one("SELECT count(*) FROM show_chunks('vital_signs_timeseries')", &[])
-            .unwrap()
-            .get(0)
-    };
+    let chunks = |bench: &Bench| bench.count("show_chunks('vital_signs_timeseries')");
     assert_eq!(chunks(&bench), 1);
     bench.sink.maintain().unwrap();
+    bench.run_policies("policy_retention");
     assert_eq!(chunks(&bench), 1, "within the retention nothing is dropped");
 
     // A month on, as the database sees it: a chunk past the retention.
-    bench
+    let inserted = bench
         .client()
         .execute(
             "INSERT INTO vital_signs_timeseries (observed_at, tenant_id, patient_id, device_id, source, source_event_id, \
@@ -266,10 +276,11 @@ fn a_reading_older_than_the_retention_is_dropped_and_no_chunk_comes_back() {
             &[],
         )
         .unwrap();
-    assert_eq!(chunks(&bench), 2);
+    assert_eq!(inserted, 1);
     bench.sink.maintain().unwrap();
+    bench.run_policies("policy_retention");
     assert_eq!(chunks(&bench), 1, "dropped");
-    bench.sample("d1", now_ms() - 40 * day, 61.0);
+    bench.sample("d1", now_ms() - 40 * DAY_MS, 61.0);
     bench.sample("d1", now_ms(), 62.0);
     assert_eq!(bench.flush(), [Verdict::Drop(Reason::PastRetention), Verdict::Emit(1)]);
     assert_eq!(chunks(&bench), 2, "only today's is new");
@@ -317,37 +328,121 @@ fn it_refuses_to_start_while_migrations_are_pending() {
 #[test]
 fn a_field_without_a_column_is_refused_by_name() {
     let bench = Bench::new("ts_shape");
-    bench.client().batch_execute("DROP VIEW vital_signs_hourly, vital_signs_daily; \
-        ALTER TABLE vital_signs_timeseries DROP COLUMN glucose; ALTER TABLE device_metrics ADD COLUMN room text NOT NULL").unwrap();
+    bench.client().batch_execute("ALTER TABLE vital_signs_timeseries DROP COLUMN impedance").unwrap();
     let fault =
         sink(&bench.database, &bench.registry, &bench.schemas).claim(&[]).map(|_| ()).expect_err("refused");
-    assert!(fault.what.contains("glucose"), "{fault}");
+    assert!(fault.what.contains("impedance"), "{fault}");
 }
 
-/// Continuous aggregates, compression and policies need the Timescale-licensed edition, which the stack does
-/// not have: `FHIREHOSE_TEST_TIMESCALE_URL` names a server that has it, as an administrator.
-#[test]
-fn the_licensed_edition_has_policies_and_continuous_aggregates() {
+/// A database on the server with the Timescale-licensed edition, which alone has continuous aggregates, compression
+/// and policies and which the stack does not have: `FHIREHOSE_TEST_TIMESCALE_URL` names it, as an administrator.
+fn licensed(name: &str) -> Option<Bench> {
     let Ok(url) = std::env::var("FHIREHOSE_TEST_TIMESCALE_URL") else {
         eprintln!(
             "SKIPPED: FHIREHOSE_TEST_TIMESCALE_URL is not set, the Timescale-licensed edition is not tested"
         );
-        return;
+        return None;
     };
-    let database = TestDatabase::create_on(&url, "ts_licensed");
-    migrate::apply(&database.url, &root().join("schemas/sql"), migrate::TIMESCALE, |_| {}).unwrap();
-    let mut client = database.connect();
-    let jobs = |client: &mut Client, kind: &str| -> i64 {
-        client
-            .query_one("SELECT count(*) FROM timescaledb_information.jobs WHERE proc_name = $1", &[&kind])
-            .unwrap()
-            .get(0)
-    };
+    Some(Bench::on(TestDatabase::create_on(&url, name)))
+}
+
+#[test]
+fn policies_follow_the_configured_retention() {
+    let Some(bench) = licensed("ts_policies") else { return };
+    let mut client = bench.client();
     for days in [30, 30, 60] {
         client.execute("SELECT fhirehose.apply_retention($1)", &[&days]).unwrap();
-        assert_eq!(jobs(&mut client, "policy_retention"), 3);
-        assert_eq!(jobs(&mut client, "policy_refresh_continuous_aggregate"), 2);
-        assert_eq!(jobs(&mut client, "policy_compression"), 3);
+        let rows = client
+            .query(
+                "SELECT proc_name::text, coalesce(config ->> 'drop_after', config ->> 'start_offset', config ->> 'compress_after') \
+                 FROM timescaledb_information.jobs WHERE proc_name LIKE 'policy_%' AND job_id >= 1000 ORDER BY 1",
+                &[],
+            )
+            .unwrap();
+        let found: Vec<(String, String)> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
+        let wanted = [("policy_compression", 7), (REFRESH, days), ("policy_retention", days)]
+            .into_iter()
+            .zip([3, 2, 3])
+            .flat_map(|((kind, days), times)| vec![(kind.to_owned(), format!("{days} days")); times]);
+        assert_eq!(found, wanted.collect::<Vec<_>>());
     }
-    client.execute("SELECT count(*) FROM vital_signs_hourly", &[]).unwrap();
+}
+
+#[test]
+fn late_readings_corrections_and_deletes_reach_compressed_chunks_and_their_rollups() {
+    let Some(mut bench) = licensed("ts_compressed") else { return };
+    let day = (now_ms() / DAY_MS - 9) * DAY_MS;
+    for minute in 0..3 {
+        bench.sample("d1", day + minute * 60_000, 60.0);
+        bench.sample("d2", day + DAY_MS + minute * 60_000, 70.0);
+    }
+    bench.flush();
+    assert_eq!(bench.rollup(), [(3, 60.0, 60.0), (3, 70.0, 70.0)], "not materialized yet, and seen");
+    bench.run_policies("policy_compression");
+    bench.run_policies(REFRESH);
+    let compressed = "timescaledb_information.chunks WHERE is_compressed";
+    assert_eq!(bench.count(compressed), 2);
+
+    // New, corrected, sent again and deleted, beside what is compressed.
+    bench.sample("d1", day + 5 * 60_000, 90.0);
+    bench.flush();
+    bench.sample("d1", day + 60_000, 75.0);
+    bench.push("vitals.sample", &format!("t1/d1/{day}"), None);
+    bench.push("vitals.sample", &format!("t1/d2/{}", day + DAY_MS), None);
+    bench.push("vitals.sample", &format!("t1/d1/{}", day + DAY_MS), None);
+    bench.sample("d2", day + DAY_MS + 60_000, 70.0);
+    bench.sample("d2", day + DAY_MS + 60_000, 40.0);
+    bench.flush();
+    let rates = [60.0, 75.0, 90.0].map(|rate| ("d1".to_owned(), rate));
+    let mut seen = bench.rates();
+    seen.sort_by(|one, other| one.partial_cmp(other).unwrap());
+    assert_eq!(seen, [&rates[..], &[("d2".into(), 40.0), ("d2".into(), 70.0)]].concat());
+    let wanted = [(3, 75.0, 90.0), (2, 55.0, 70.0)];
+    bench.run_policies(REFRESH);
+    assert_eq!(bench.rollup(), wanted);
+    bench.run_policies("policy_compression");
+    assert_eq!(bench.rollup(), wanted, "compressed again");
+}
+
+#[test]
+fn a_late_batch_may_decompress_more_than_the_database_allows_by_default() {
+    let Some(mut bench) = licensed("ts_decompress") else { return };
+    let day = (now_ms() / DAY_MS - 9) * DAY_MS;
+    bench
+        .client()
+        .execute(
+            "INSERT INTO vital_signs_timeseries (observed_at, tenant_id, patient_id, device_id, source, source_event_id, \
+             flags, version, source_ts) SELECT to_timestamp($1::int8 / 1000.0) + i * interval '500 ms', 't1', \
+             gen_random_uuid(), 'd' || d, 's', 'e', '{}', 0, now() FROM generate_series(0, 59999) i, generate_series(1, 2) d",
+            &[&day],
+        )
+        .unwrap();
+    bench.run_policies("policy_compression");
+    for step in 0..120 {
+        for device in ["d1", "d2"] {
+            bench.sample(device, day + step * 250_000, 61.0);
+        }
+    }
+    assert_eq!(bench.flush().len(), 240);
+    for step in 0..120 {
+        bench.push("vitals.sample", &format!("t1/d1/{}", day + step * 250_000), None);
+    }
+    bench.flush();
+    assert_eq!(bench.count("vital_signs_timeseries WHERE device_id = 'd1'"), 60_000 - 120);
+    assert_eq!(bench.count("vital_signs_timeseries WHERE heart_rate = 61"), 120);
+}
+
+#[test]
+fn rollups_outlive_the_chunks_that_retention_drops() {
+    let Some(mut bench) = licensed("ts_outlive") else { return };
+    let old = now_ms() - (i64::from(RETENTION_DAYS) - 2) * DAY_MS;
+    bench.sample("d1", old, 60.0);
+    bench.flush();
+    bench.run_policies(REFRESH);
+    // Days later, as a shorter retention.
+    bench.client().execute("SELECT fhirehose.apply_retention($1)", &[&20]).unwrap();
+    bench.run_policies("policy_retention");
+    bench.run_policies(REFRESH);
+    assert_eq!(bench.count("show_chunks('vital_signs_timeseries')"), 0);
+    assert_eq!(bench.rollup(), [(1, 60.0, 60.0)]);
 }

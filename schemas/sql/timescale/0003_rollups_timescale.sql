@@ -75,13 +75,15 @@ BEGIN
     END IF;
     FOREACH hypertable IN ARRAY ARRAY['public.vital_signs_timeseries', 'public.device_metrics', 'public.device_alerts'] LOOP
         PERFORM public.remove_retention_policy(hypertable::regclass, if_exists => true);
-        PERFORM public.add_retention_policy(hypertable::regclass, drop_after => make_interval(days => days));
+        PERFORM public.add_retention_policy(hypertable::regclass, drop_after => make_interval(days => days),
+            schedule_interval => INTERVAL '1 hour');
     END LOOP;
-    -- A refresh must not reach where chunks were dropped, or it would empty the rollups there.
+    -- A refresh reaches as far back as readings are taken, and no further: where chunks were dropped it empties the
+    -- rollups. So it does where retention is raised, and below three days, the least a refresh can cover.
     FOREACH rollup IN ARRAY ARRAY['public.vital_signs_hourly', 'public.vital_signs_daily'] LOOP
         PERFORM public.remove_continuous_aggregate_policy(rollup::regclass, if_exists => true);
         PERFORM public.add_continuous_aggregate_policy(rollup::regclass,
-            start_offset => make_interval(days => greatest(days - 2, 4)),
+            start_offset => make_interval(days => greatest(days, 3)),
             end_offset => INTERVAL '1 day', schedule_interval => INTERVAL '1 minute');
     END LOOP;
 END
