@@ -165,7 +165,7 @@ fn commits_whose_outcome_is_unknown_are_looked_up() {
     let mut config = bench.config();
     config.runtime.batch_max_records = 400;
     // Too short for an answer: librdkafka gives up while its request is under way.
-    config.runtime.commit_timeout_ms = 3;
+    config.runtime.commit_timeout_ms = 1;
     let address = free_address();
     config.admin.listen = address;
     let (stop, engine) = start(config, spec.clone(), copier(&output, 0));
