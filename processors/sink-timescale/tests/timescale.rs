@@ -1,5 +1,11 @@
 //! The sink on a real TimescaleDB: once each, newest wins, deletes, late data, retention.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "a test fails by panicking, or says that it is skipped"
+)]
 
 #[path = "../../../crates/pgsink/tests/support/mod.rs"]
 mod support;
