@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use crate::age::{Ages, Quantiles};
 use crate::spec::{Inputs, Spec};
+use crate::worker::last_of_each;
 
 const REJECTS_KEPT: usize = 20;
 /// Without progress for this long, and not at the end, a group is stuck.
@@ -239,12 +240,7 @@ impl ProcessorStatus {
         self.meters.commit_seconds.record(done.commit_time);
         self.count_verdicts(done);
         let now = now_ms();
-        let mut last: Vec<(&TopicPartition, i64)> = Vec::new();
         for record in done.batch.iter() {
-            match last.iter_mut().find(|(at, _)| *at == record.at()) {
-                Some((_, ms)) => *ms = record.timestamp_ms(),
-                None => last.push((record.at(), record.timestamp_ms())),
-            }
             let since = record.header_i64(HEADER_SOURCE_TS).unwrap_or(record.timestamp_ms());
             let age = now.saturating_sub(since).max(0);
             self.ages.add(age as u64);
@@ -252,8 +248,8 @@ impl ProcessorStatus {
         }
         *lock(&self.progress) = Instant::now();
         let mut lag = lock(&self.lag);
-        for (at, ms) in last {
-            lag.entry((at.clone(), done.worker)).or_default().last_ms = ms;
+        for last in last_of_each(done.batch) {
+            lag.entry((last.at().clone(), done.worker)).or_default().last_ms = last.timestamp_ms();
         }
     }
 

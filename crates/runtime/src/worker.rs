@@ -136,16 +136,26 @@ pub(crate) fn judge_fitting(
     Ok(verdicts)
 }
 
-/// The offset after the last record, of every partition in the batch.
-pub(crate) fn next_offsets(batch: &Batch) -> Vec<(TopicPartition, i64)> {
-    let mut next: Vec<(TopicPartition, i64)> = Vec::new();
+/// The last record of every partition in the batch.
+pub(crate) fn last_of_each(batch: &Batch) -> Vec<Record<'_>> {
+    let mut last: Vec<Record<'_>> = Vec::new();
+    let mut current = 0;
     for record in batch.iter() {
-        match next.iter_mut().find(|(at, _)| at == record.at()) {
-            Some((_, offset)) => *offset = record.offset() + 1,
-            None => next.push((record.at().clone(), record.offset() + 1)),
+        // Records come in runs of one partition.
+        if last.get(current).is_none_or(|seen| seen.at() != record.at()) {
+            current = last.iter().position(|seen| seen.at() == record.at()).unwrap_or(last.len());
+        }
+        match last.get_mut(current) {
+            Some(seen) => *seen = record,
+            None => last.push(record),
         }
     }
-    next
+    last
+}
+
+/// The offset after the last record, of every partition in the batch.
+pub(crate) fn next_offsets(batch: &Batch) -> Vec<(TopicPartition, i64)> {
+    last_of_each(batch).into_iter().map(|last| (last.at().clone(), last.offset() + 1)).collect()
 }
 
 /// `fhir.encounter [0-5], fhir.patient [0, 3]`.
