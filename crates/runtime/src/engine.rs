@@ -31,7 +31,9 @@ pub enum StartError {
     #[error("topics are missing: {}; run `fhirehose topics apply`", .0.join(", "))]
     MissingTopics(Vec<String>),
     /// The address of the admin server cannot be had.
-    #[error("cannot listen on admin.listen {address}: {error}")]
+    #[error(
+        "cannot listen on {address}: {error}; give each process its own --listen, port 0 takes a free one"
+    )]
     Listen { address: std::net::SocketAddr, error: std::io::Error },
     /// No name for this process.
     #[error("no instance name: {0}")]
