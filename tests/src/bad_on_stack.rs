@@ -201,7 +201,7 @@ fn parked_until_assigned(world: &World) {
     let patient = fhirehose_demo::ids::row(SOURCE, SOURCE, "clinical_data.patients", "parked-1", None);
     eventually("as an observation of the patient", 30, || {
         let live = world.kafka.read("fhir.observation").into_iter().filter_map(|record| record.value);
-        live.into_iter().any(|value| world.kafka.envelope(&value).1.contains(&patient))
+        live.into_iter().any(|value| world.kafka.resource(&value).contains(&patient))
     });
 }
 

@@ -39,8 +39,7 @@ impl Stores<'_> {
     /// The last resource of a key, if it is not deleted.
     fn resource(&self, topic: &str, key: &str) -> Option<Value> {
         let last = self.world.kafka.read(topic).into_iter().rfind(|record| record.key() == key)?;
-        let (_, resource) = self.world.kafka.envelope(&last.value?);
-        Some(serde_json::from_str(&resource).unwrap())
+        Some(serde_json::from_str(&self.world.kafka.resource(&last.value?)).unwrap())
     }
 }
 

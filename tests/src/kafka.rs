@@ -132,10 +132,10 @@ impl Kafka {
         self.producer.flush(TIMEOUT).unwrap();
     }
 
-    /// The FHIR envelope of a record, as `(source position, resource)`.
-    pub fn envelope(&self, value: &[u8]) -> (String, String) {
+    /// The resource in a record of `fhir.*`, as JSON text.
+    pub fn resource(&self, value: &[u8]) -> String {
         let envelope = FhirEnvelope::decode(value, &*self.registry).unwrap();
-        (envelope.source_position.to_owned(), String::from_utf8(envelope.resource.to_vec()).unwrap())
+        String::from_utf8(envelope.resource.to_vec()).unwrap()
     }
 }
 
