@@ -167,6 +167,8 @@ fn good() -> Vec<Example> {
             || example.name.starts_with("create")
             || example.name.starts_with("snapshot")
     });
+    // In the order of the log.
+    good.sort_by_key(|example| example.json["value"]["source"]["pos"].as_i64());
     good
 }
 
