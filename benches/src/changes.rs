@@ -234,13 +234,13 @@ fn fill(table: Table, row: &mut Json, number: u64) {
             row["oxygen_saturation"] = format!("9{}.00", 5 + number % 5).into();
             let mut unset = |columns: &[&str]| columns.iter().for_each(|name| row[*name] = Json::Null);
             unset(&["oxygen_flow_rate", "notes"]);
-            if number / 10 % 4 != 0 {
+            if !(number / TURN).is_multiple_of(4) {
                 unset(&["height", "weight", "bmi"]);
             }
-            if number / 10 % 10 > 2 {
+            if number / TURN % 10 > 2 {
                 unset(&["pain_score"]);
             }
-            if number / 10 % 5 != 0 {
+            if !(number / TURN).is_multiple_of(5) {
                 unset(&["glasgow_coma_scale"]);
             }
             row["oxygen_delivery_method"] = "room_air".into();
