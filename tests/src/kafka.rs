@@ -8,6 +8,7 @@ use fhirehose_runtime::{RegistryConfig, SchemaRegistry};
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaError;
 use rdkafka::message::{Header, Headers, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
@@ -79,10 +80,21 @@ impl Kafka {
 
     /// Sum of the ends of the topics picked: stands still when nothing is written.
     pub fn end_of(&self, wanted: impl Fn(&str) -> bool) -> i64 {
-        let metadata = self.consumer.fetch_metadata(None, TIMEOUT).unwrap();
+        let begun = Instant::now();
+        loop {
+            match self.try_end_of(&wanted) {
+                Ok(end) => return end,
+                // A topic that was made a moment ago has no leader yet.
+                Err(error) => assert!(begun.elapsed() < TIMEOUT, "the ends of topics: {error}"),
+            }
+        }
+    }
+
+    fn try_end_of(&self, wanted: impl Fn(&str) -> bool) -> Result<i64, KafkaError> {
+        let metadata = self.consumer.fetch_metadata(None, TIMEOUT)?;
         let topics = metadata.topics().iter().filter(|topic| wanted(topic.name()));
         let partitions = topics.flat_map(|t| t.partitions().iter().map(move |p| (t.name(), p.id())));
-        partitions.map(|(t, p)| self.consumer.fetch_watermarks(t, p, TIMEOUT).unwrap().1).sum()
+        partitions.map(|(t, p)| Ok(self.consumer.fetch_watermarks(t, p, TIMEOUT)?.1)).sum()
     }
 
     /// Every committed record of a topic, tombstones and older values too.
@@ -99,7 +111,7 @@ impl Kafka {
             assert!(begun.elapsed() < Duration::from_secs(60), "{topic} cannot be read to its end");
             match self.consumer.poll(Duration::from_millis(500)) {
                 Some(Ok(message)) => records.push(record(&message)),
-                Some(Err(rdkafka::error::KafkaError::PartitionEOF(_))) => open -= 1,
+                Some(Err(KafkaError::PartitionEOF(_))) => open -= 1,
                 Some(Err(error)) => panic!("{topic}: {error}"),
                 None => {}
             }

@@ -2,7 +2,6 @@
 //! and the real binary on the real stack while things break. Each crate tests its own parts itself.
 #![expect(
     clippy::unwrap_used,
-    clippy::expect_used,
     clippy::panic,
     clippy::print_stderr,
     reason = "tests fail by panicking and skip by saying so"
