@@ -115,16 +115,22 @@ fn arrive(stack: &Stack, hospitals: &[Hospital], seconds: u64) -> Result<()> {
     }
 }
 
-/// Compares, and does so again for as long as differences become fewer: a store may still be at work.
+/// Compares, and does so again for as long as differences become fewer, or a server that was restarted does
+/// not answer yet.
 fn compare(stack: &Stack, hospitals: &[Hospital], cache: &Cache) -> Result<Vec<Check>> {
-    let mut last = usize::MAX;
+    let (mut last, begun) = (usize::MAX, Instant::now());
     loop {
-        let checks = checks::all(stack, hospitals, cache)?;
-        let differences = checks.iter().map(|check| check.compare().total()).sum();
-        if differences == 0 || differences >= last {
-            return Ok(checks);
+        match checks::all(stack, hospitals, cache) {
+            Ok(checks) => {
+                let differences = checks.iter().map(|check| check.compare().total()).sum();
+                if differences == 0 || differences >= last {
+                    return Ok(checks);
+                }
+                last = differences;
+            }
+            Err(error) if begun.elapsed() > Duration::from_secs(60) => return Err(error),
+            Err(_) => {}
         }
-        last = differences;
         sleep(Duration::from_secs(5));
     }
 }
@@ -196,10 +202,8 @@ fn quiet(
     loop {
         running.keep_up(product)?;
         let now = topics.end(is_of_the_flow).unwrap_or(-1);
-        let lag: i64 = running.status().map_or(i64::MAX, |status| {
-            let processors = status["processors"].as_array().cloned().unwrap_or_default();
-            processors.iter().map(|processor| processor["lag_records"].as_i64().unwrap_or(1)).sum()
-        });
+        let status = running.status().ok();
+        let lag = status.as_ref().map_or(i64::MAX, behind);
         let short = wanted.iter().any(|(prefix, records)| {
             topics.end(|name| name.starts_with(prefix)).is_ok_and(|end| end < *records)
         });
@@ -214,6 +218,17 @@ fn quiet(
         }
         sleep(Duration::from_millis(300));
     }
+}
+
+/// Records not done by groups whose workers all run; those of others cannot be known.
+fn behind(status: &serde_json::Value) -> i64 {
+    let processors = status["processors"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let runs = |worker: &serde_json::Value| worker["state"] == "running";
+    let lag = |processor: &serde_json::Value| {
+        let at_work = processor["workers"].as_array().is_some_and(|workers| workers.iter().all(runs));
+        if at_work { processor["lag_records"].as_i64().unwrap_or(1) } else { 1 }
+    };
+    if processors.is_empty() { 1 } else { processors.iter().map(lag).sum() }
 }
 
 /// Not Kafka's and Connect's own topics: those never rest.
