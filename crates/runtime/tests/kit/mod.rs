@@ -1,6 +1,8 @@
 //! A real broker for the tests of the engine: topics of their own, producing, reading back, child processes.
 #![allow(dead_code, reason = "each test binary uses its part")]
 
+pub mod copier;
+
 use std::collections::BTreeMap;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
