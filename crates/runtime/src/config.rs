@@ -125,7 +125,8 @@ pub struct Runtime {
     pub workers: usize,
     pub batch_max_records: usize,
     pub batch_max_bytes: usize,
-    /// How long a batch waits for more records after its first.
+    /// How long a batch waits for more records after its first, at least; as long as the last commit took, up to
+    /// 50 ms.
     pub linger_ms: u64,
     /// Records fetched ahead, per worker.
     pub prefetch_bytes: usize,

@@ -23,6 +23,9 @@ use crate::spec::Inputs;
 /// How long a question to the coordinator or a broker may take.
 pub(crate) const ASK: Duration = Duration::from_secs(15);
 
+/// A batch waits no longer for more records, however slow commits are.
+const LINGER_MOST: Duration = Duration::from_millis(50);
+
 /// What the group decided, told to the worker outside of `poll`.
 #[derive(Debug)]
 pub(crate) enum Change {
@@ -73,6 +76,12 @@ impl Limits {
             linger: runtime.linger(),
             idle,
         }
+    }
+
+    /// Waits for as long as the last commit took, within bounds: where commits are slow, for the machine or the
+    /// broker is busy, fewer and larger ones relieve it.
+    pub(crate) fn after(self, commit: Duration) -> Self {
+        Limits { linger: commit.clamp(self.linger, LINGER_MOST.max(self.linger)), ..self }
     }
 }
 

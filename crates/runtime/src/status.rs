@@ -370,10 +370,11 @@ impl ProcessorStatus {
         let names = |topics: &[std::sync::Arc<str>]| topics.iter().map(ToString::to_string).collect();
         let broken = workers.iter().any(|w| matches!(w, Doing::Tripped(_) | Doing::Failed(_)));
         let silent = lock(&self.progress).elapsed() > STUCK;
+        let waiting = workers.iter().any(|worker| matches!(worker, Doing::Waiting(_)));
         let lag = match () {
-            () if broken || (lag_records > 0 && silent) => "stuck",
+            () if broken || ((lag_records > 0 || waiting) && silent) => "stuck",
+            () if waiting || lag_seconds > BEHIND_SECONDS => "behind",
             () if lag_records == 0 && silent => "idle",
-            () if lag_seconds > BEHIND_SECONDS => "behind",
             () => "ok",
         };
         let violations = Violation::ALL
@@ -506,6 +507,8 @@ mod tests {
         assert!(!status.ready());
         status.doing(0, Doing::Running);
         assert!(status.ready() && status.view().lag == "ok");
+        status.doing(0, Doing::Waiting("a server is down".into()));
+        assert!(!status.ready() && status.view().lag == "behind");
         status.doing(0, Doing::Tripped("x".into()));
         assert!(!status.ready() && status.view().lag == "stuck");
     }

@@ -35,6 +35,8 @@ pub(crate) struct StoreLoop<'w> {
     unclaimed: HashSet<TopicPartition>,
     maintained: Instant,
     hinted: Instant,
+    /// How long the last commit took.
+    committing: Duration,
     lag: LagTeller,
 }
 
@@ -61,8 +63,9 @@ impl Stage for StoreLoop<'_> {
     }
 
     fn tell_lag(&mut self) {
-        let stored = &self.stored;
-        self.lag.waiting(self.worker, &self.reader, &|at| stored.get(at).copied());
+        // Of a partition that could not be claimed yet, the hint is known.
+        let done = self.marks.iter().map(|(at, mark)| (at, self.stored.get(at).copied().unwrap_or(*mark)));
+        self.lag.waiting(self.worker, &self.reader, done);
     }
 
     fn rebalance(&mut self, batch: &mut Batch) -> Result<(), Fault> {
@@ -103,6 +106,7 @@ impl<'w> StoreLoop<'w> {
             unclaimed: HashSet::new(),
             maintained: Instant::now(),
             hinted: Instant::now(),
+            committing: Duration::ZERO,
             lag: LagTeller::new(),
         };
         let result = this.stream();
@@ -118,7 +122,7 @@ impl<'w> StoreLoop<'w> {
             self.rebalance(&mut batch)?;
             self.claim()?;
             self.maintain();
-            self.reader.fill(limits, &mut batch)?;
+            self.reader.fill(limits.after(self.committing), &mut batch)?;
             self.lag.flowing(self.worker, &mut self.reader);
             self.finish(&mut batch)?;
             if self.hinted.elapsed() > KEEP_UP {
@@ -163,6 +167,10 @@ impl<'w> StoreLoop<'w> {
     /// Claims partitions in the store and finds where each goes on.
     fn take(&mut self, partitions: &[TopicPartition]) -> Result<Vec<(TopicPartition, i64)>, Fault> {
         let (inputs, start_from) = (&self.worker.spec.inputs, self.worker.config.runtime.start_from);
+        let committed = self.reader.committed(partitions)?;
+        for (at, committed) in &committed {
+            self.marks.insert(at.clone(), committed.as_ref().map_or(0, |committed| committed.offset));
+        }
         let claims = claims(&mut *self.sink, partitions)?;
         if self.sink.offsets_in() == OffsetsIn::Kafka {
             let assigned = continue_at(&self.reader, inputs, partitions, start_from)?;
@@ -171,7 +179,6 @@ impl<'w> StoreLoop<'w> {
             self.marks.extend(offsets.iter().cloned());
             return Ok(offsets);
         }
-        let committed = self.reader.committed(partitions)?;
         let (mut offsets, mut fresh) = (Vec::new(), Vec::new());
         for ((at, committed), claimed) in committed.into_iter().zip(claims) {
             match (claimed, &committed) {
@@ -191,7 +198,6 @@ impl<'w> StoreLoop<'w> {
                 }
                 (None, _) => fresh.push(at.clone()),
             }
-            self.marks.insert(at, committed.map_or(0, |committed| committed.offset));
         }
         let started = starts(&self.reader, &fresh, start_from, || has_past(&self.reader, inputs))?;
         if !started.is_empty() {
@@ -283,6 +289,7 @@ impl<'w> StoreLoop<'w> {
             Err(tried) => return Ok(tried),
         };
         self.stored.extend(next);
+        self.committing = begun.elapsed();
         self.breaker.done();
         self.worker.status.done(&Done {
             worker: self.worker.index,
@@ -291,7 +298,7 @@ impl<'w> StoreLoop<'w> {
             outputs: verdicts.iter().map(|v| if let Verdict::Emit(n) = v { *n as usize } else { 0 }).sum(),
             dead_letters,
             batch_time: start.elapsed(),
-            commit_time: begun.elapsed(),
+            commit_time: self.committing,
         });
         Ok(Tried::Done)
     }

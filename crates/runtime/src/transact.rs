@@ -33,6 +33,8 @@ pub(crate) struct TransactLoop<'w> {
     gone: Vec<TopicPartition>,
     out: Outputs,
     kept_up: Instant,
+    /// How long the last commit took.
+    committing: Duration,
     lag: LagTeller,
 }
 
@@ -61,8 +63,7 @@ impl Stage for TransactLoop<'_> {
     }
 
     fn tell_lag(&mut self) {
-        let committed = &self.committed;
-        self.lag.waiting(self.worker, &self.reader, &|at| committed.get(at).copied());
+        self.lag.waiting(self.worker, &self.reader, self.committed.iter().map(|(at, offset)| (at, *offset)));
     }
 
     fn rebalance(&mut self, batch: &mut Batch) -> Result<(), Fault> {
@@ -108,6 +109,7 @@ impl<'w> TransactLoop<'w> {
             gone: Vec::new(),
             out: Outputs::default(),
             kept_up: Instant::now(),
+            committing: Duration::ZERO,
             lag: LagTeller::new(),
         };
         this.stream()
@@ -122,7 +124,7 @@ impl<'w> TransactLoop<'w> {
                 tables.follow(&mut *self.processor)?;
             }
             self.wake()?;
-            self.reader.fill(limits, &mut batch)?;
+            self.reader.fill(limits.after(self.committing), &mut batch)?;
             self.lag.flowing(self.worker, &mut self.reader);
             if !batch.is_empty() {
                 self.finish(&mut batch)?;
@@ -408,6 +410,7 @@ impl<'w> TransactLoop<'w> {
         for (at, offset) in offsets {
             self.committed.insert(at.clone(), *offset);
         }
+        self.committing = begun.elapsed();
         let status = &self.worker.status;
         if batch.is_empty() {
             status.woken(self.out.len());
@@ -420,7 +423,7 @@ impl<'w> TransactLoop<'w> {
             outputs: self.out.len(),
             dead_letters: rejected().count(),
             batch_time: start.elapsed(),
-            commit_time: begun.elapsed(),
+            commit_time: self.committing,
         });
         Ok(Tried::Done)
     }

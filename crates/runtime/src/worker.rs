@@ -201,22 +201,21 @@ impl LagTeller {
         }
     }
 
-    /// While reading is paused, when the statistics stand still: asks Kafka, seldom.
-    pub(crate) fn waiting(
+    /// While reading is paused, when the statistics stand still: asks Kafka, seldom. `done` is how far each
+    /// partition was brought.
+    pub(crate) fn waiting<'p>(
         &mut self,
         worker: &Worker,
         reader: &Reader,
-        at_work: &dyn Fn(&TopicPartition) -> Option<i64>,
+        done: impl Iterator<Item = (&'p TopicPartition, i64)>,
     ) {
         if self.last.elapsed() < Duration::from_secs(5) {
             return;
         }
         self.last = Instant::now();
-        for (at, next) in reader.positions() {
-            let next = at_work(at).unwrap_or(next);
-            let ends = reader.consumer().fetch_watermarks(&at.topic, at.partition, Duration::from_secs(1));
-            match ends {
-                Ok((_, end)) => worker.status.lag(worker.index, at, end - next),
+        for (at, done) in done {
+            match reader.consumer().fetch_watermarks(&at.topic, at.partition, Duration::from_secs(1)) {
+                Ok((_, end)) => worker.status.lag(worker.index, at, end - done),
                 Err(_) => return,
             }
         }
