@@ -1,6 +1,6 @@
 //! Reads whole topics: the last value of every key, as a consumer of committed records sees it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -18,14 +18,8 @@ pub struct Topics {
     schemas: BTreeMap<u32, Schema>,
 }
 
-/// What a topic holds.
-#[derive(Default)]
-pub struct Content {
-    /// Last value of every key that is not deleted.
-    pub live: BTreeMap<String, Vec<u8>>,
-    /// Records read, deletes and older values too.
-    pub records: u64,
-}
+/// Last value of every key that is not deleted.
+pub type Content = BTreeMap<String, Vec<u8>>;
 
 impl Topics {
     pub fn connect(brokers: &str, registry: &str) -> Result<Self> {
@@ -60,33 +54,37 @@ impl Topics {
         Ok(sum)
     }
 
-    /// Reads a topic from its beginning to its end as of now; a topic that does not exist is empty.
+    /// Last values by key; a topic that does not exist is empty.
     pub fn read(&self, topic: &str) -> Result<Content> {
+        let mut content = Content::new();
+        self.each(topic, |key, value| match value {
+            Some(value) => drop(content.insert(key, value.to_vec())),
+            None => drop(content.remove(&key)),
+        })?;
+        Ok(content)
+    }
+
+    /// Reads a topic from its beginning to its end as of now.
+    pub fn each(&self, topic: &str, mut record: impl FnMut(String, Option<&[u8]>)) -> Result<()> {
         let metadata = self.consumer.fetch_metadata(Some(topic), TIMEOUT)?;
-        let partitions: Vec<i32> = (metadata.topics().iter())
+        let mut open: BTreeSet<i32> = (metadata.topics().iter())
             .flat_map(|topic| topic.partitions().iter().map(|partition| partition.id()))
             .collect();
-        let mut content = Content::default();
         let mut list = TopicPartitionList::new();
-        for partition in &partitions {
+        for partition in &open {
             list.add_partition_offset(topic, *partition, Offset::Beginning)?;
         }
         self.consumer.assign(&list)?;
-        let (mut open, begun) = (partitions.len(), Instant::now());
-        while open > 0 {
+        let begun = Instant::now();
+        while !open.is_empty() {
             match self.consumer.poll(Duration::from_millis(500)) {
                 Some(Ok(message)) => {
-                    content.records += 1;
-                    let key = message
-                        .key()
-                        .map(|key| String::from_utf8_lossy(key).into_owned())
-                        .unwrap_or_default();
-                    match message.payload() {
-                        Some(value) => drop(content.live.insert(key, value.to_vec())),
-                        None => drop(content.live.remove(&key)),
-                    }
+                    let key = message.key().unwrap_or_default();
+                    record(String::from_utf8_lossy(key).into_owned(), message.payload());
                 }
-                Some(Err(rdkafka::error::KafkaError::PartitionEOF(_))) => open -= 1,
+                Some(Err(rdkafka::error::KafkaError::PartitionEOF(partition))) => {
+                    drop(open.remove(&partition))
+                }
                 Some(Err(error)) => return Err(error).with_context(|| format!("reading {topic}")),
                 None if begun.elapsed() > Duration::from_secs(60) => {
                     bail!("{topic} cannot be read to its end")
@@ -95,7 +93,7 @@ impl Topics {
             }
         }
         self.consumer.unassign()?;
-        Ok(content)
+        Ok(())
     }
 
     /// A value in Confluent's wire format as JSON text fields by name; numbers and booleans as text too.

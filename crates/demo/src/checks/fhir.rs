@@ -1,5 +1,7 @@
 //! FHIR topics: what every row and every reading becomes.
 
+use std::collections::BTreeMap;
+
 use anyhow::Result;
 use fhirehose_simulate::devices::{Reading, Sent};
 use jiff::Timestamp;
@@ -38,13 +40,13 @@ pub fn checks(topics: &mut Topics, hospitals: &[Hospital]) -> Result<Vec<Check>>
     for (resource, what, columns, expected, values) in resources {
         let content = topics.read(what)?;
         let mut found = Rows::new();
-        for (key, bytes) in &content.live {
+        for (key, bytes) in &content {
             found.insert(key.clone(), values(&topics.resource(bytes)?));
         }
         // Enrichment: one live record for each resource, every reference to a known one resolved.
         let enriched = topics.read(&format!("enriched.{resource}"))?;
         let mut resolved = Rows::new();
-        for (key, bytes) in &enriched.live {
+        for (key, bytes) in &enriched {
             let record = topics.record(bytes)?;
             // A reference that is absent has no id.
             let lost = record.iter().filter(|(name, value)| {
@@ -68,27 +70,29 @@ pub fn checks(topics: &mut Topics, hospitals: &[Hospital]) -> Result<Vec<Check>>
     Ok(checks)
 }
 
-/// Impossible rows end in the dead-letter topic of their table, and no others do.
-fn rejected(topics: &mut Topics, hospitals: &[Hospital]) -> Result<Check> {
-    let names = topics.names()?;
-    let (mut expected, mut found) = (Rows::new(), Rows::new());
-    for hospital in hospitals {
-        let topic = "cdc.clinical_data.vital_signs";
-        expected.entry(topic.into()).or_insert_with(|| vec!["0".into()]);
-        if let Some(count) = expected.get_mut(topic) {
-            let sum = count[0].parse::<usize>().unwrap_or(0) + hospital.impossible.len();
-            *count = vec![sum.to_string()];
-        }
+/// Impossible rows end in a dead-letter topic, each once, and no others do.
+fn rejected(topics: &Topics, hospitals: &[Hospital]) -> Result<Check> {
+    let impossible = hospitals.iter().flat_map(|hospital| &hospital.impossible);
+    let expected = impossible.map(|row| (row.id().to_owned(), vec!["1".to_owned()])).collect();
+    let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+    for topic in topics.names()?.iter().filter(|name| name.ends_with(".dlq")) {
+        topics.each(topic, |key, _| {
+            *counts.entry(row_id(&key).unwrap_or(topic).to_owned()).or_default() += 1
+        })?;
     }
-    for name in names.iter().filter(|name| name.ends_with(".dlq")) {
-        let records = topics.read(name)?.records;
-        // `cdc.clinical_data.vital_signs.normalize-cdc.dlq`
-        let topic = name.trim_end_matches(".dlq").rsplit_once('.').map_or(name.as_str(), |(topic, _)| topic);
-        if records > 0 || expected.contains_key(topic) && name.contains("normalize-cdc") {
-            found.insert(topic.to_owned(), vec![records.to_string()]);
-        }
-    }
-    Ok(Check { store: "kafka dead letters", what: "by topic", columns: &["records"], expected, found })
+    let found = counts.into_iter().map(|(id, count)| (id, vec![count.to_string()])).collect();
+    Ok(Check { store: "kafka dead letters", what: "impossible rows", columns: &["records"], expected, found })
+}
+
+/// The row id in a key of Debezium's, Avro or JSON: 36 characters with dashes in their places.
+fn row_id(key: &str) -> Option<&str> {
+    let is_id = |text: &&str| {
+        text.bytes().enumerate().all(|(at, byte)| match at {
+            8 | 13 | 18 | 23 => byte == b'-',
+            _ => byte.is_ascii_hexdigit(),
+        })
+    };
+    (0..key.len()).filter_map(|from| key.get(from..from + 36)).find(is_id)
 }
 
 fn keyed<'a>(
@@ -288,5 +292,18 @@ fn text(value: &Value, pointer: &str) -> String {
         Some(Value::String(text)) => text.clone(),
         Some(Value::Number(number)) => number.to_string(),
         _ => String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::row_id;
+
+    #[test]
+    fn ids_are_found_in_keys_of_both_formats() {
+        let id = "10d1fd3c-27ac-5d96-8985-b170a1771ddd";
+        assert_eq!(row_id(&format!("{{\"id\":\"{id}\"}}")), Some(id));
+        assert_eq!(row_id(&format!("\0\0\0\0\u{7}H{id}")), Some(id));
+        assert_eq!(row_id("020D51BB2448/1792627200000"), None);
     }
 }
