@@ -30,7 +30,8 @@ pub fn save(
     declaration: &str,
     now_seconds: i64,
 ) -> Result<(), SnapshotError> {
-    let part = path.with_extension("part");
+    // Processes that share the folder must not write into one another's file; either's snapshot serves both.
+    let part = path.with_extension(format!("part-{}", std::process::id()));
     let mut out = BufWriter::new(File::create(&part)?);
     out.write_all(MAGIC)?;
     put_str(&mut out, declaration)?;
