@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::net::TcpListener;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
@@ -14,6 +15,8 @@ pub struct Product {
     binary: PathBuf,
     shapes: PathBuf,
     logs: PathBuf,
+    /// In a process group of its own, so that it outlives the terminal's.
+    detached: bool,
 }
 
 /// `fhirehose run all`, stopped when dropped.
@@ -25,12 +28,12 @@ pub struct Running {
 }
 
 impl Product {
-    pub fn new(binary: PathBuf, shapes: PathBuf, logs: PathBuf) -> Result<Self> {
+    pub fn new(binary: PathBuf, shapes: PathBuf, logs: PathBuf, detached: bool) -> Result<Self> {
         if !binary.is_file() {
             bail!("{} does not exist: build it with `cargo build --release -p fhirehose`", binary.display());
         }
         fs::create_dir_all(&logs).with_context(|| format!("creating {}", logs.display()))?;
-        Ok(Self { binary, shapes, logs })
+        Ok(Self { binary, shapes, logs, detached })
     }
 
     fn command(&self) -> Command {
@@ -83,6 +86,9 @@ impl Product {
         let file =
             File::options().append(true).open(log).with_context(|| format!("opening {}", log.display()))?;
         let mut command = self.command();
+        if self.detached {
+            command.process_group(0);
+        }
         command.args(["run", "all"]).env("FHIREHOSE__ADMIN__LISTEN", listen);
         command.stdout(file.try_clone()?).stderr(file).spawn().context("starting fhirehose")
     }

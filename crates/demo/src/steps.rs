@@ -26,7 +26,7 @@ use crate::workload::{Counters, Inserted, Load, Slots, change_rows, join, send_r
 /// Returns the number of differences found.
 pub fn run(args: &Args, screen: &mut Screen) -> Result<usize> {
     let stack = Stack::from_env()?;
-    let product = Product::new(binary(args)?, args.shapes.clone(), args.logs.clone())?;
+    let product = Product::new(binary(args)?, args.shapes.clone(), args.logs.clone(), args.keep)?;
     let topics = Topics::connect(&stack.brokers, &stack.registry)?;
     if topics.names()?.iter().any(|name| name.starts_with("fhir.")) {
         bail!(

@@ -83,7 +83,7 @@ impl Topics {
                     record(String::from_utf8_lossy(key).into_owned(), message.payload());
                 }
                 Some(Err(rdkafka::error::KafkaError::PartitionEOF(partition))) => {
-                    drop(open.remove(&partition))
+                    open.remove(&partition);
                 }
                 Some(Err(error)) => return Err(error).with_context(|| format!("reading {topic}")),
                 None if begun.elapsed() > Duration::from_secs(60) => {
