@@ -205,7 +205,8 @@ impl Entry {
                 bail!("{} needs at least one [sources.<name>] with `tenant` and `zone`", self.name);
             }
             let names: Vec<_> = config.sources.keys().map(String::as_str).collect();
-            Inputs::Pattern(format!(r"^cdc\.({})\..*", names.join("|")))
+            // Also tables nobody declared, to reject their rows; not Debezium's own `cdc.<source>.transaction`.
+            Inputs::Pattern(format!(r"^cdc\.({})\.[^.]+\..+", names.join("|")))
         } else {
             Inputs::Topics(inputs.iter().map(|topic| topic.name.clone()).collect())
         };
