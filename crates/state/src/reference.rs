@@ -33,7 +33,14 @@ pub struct Target {
 /// Between values of a target: a control character that no FHIR string may hold.
 const SEPARATOR: char = '\u{1f}';
 
-impl TargetKey<'_> {
+impl<'a> TargetKey<'a> {
+    /// The key of a [`TargetKey::name`].
+    pub fn of_name(name: &'a str) -> Self {
+        let mut parts = name.splitn(3, '/');
+        let mut next = || parts.next().unwrap_or_default();
+        TargetKey { tenant: next(), resource_type: next(), id: next() }
+    }
+
     /// `tenant/Type/id`, as the waiting room and the changelog name the target.
     pub fn name(&self) -> Box<str> {
         format!("{}/{}/{}", self.tenant, self.resource_type, self.id).into()
@@ -42,22 +49,13 @@ impl TargetKey<'_> {
 
 impl std::hash::Hash for Stored {
     fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
-        hash_parts(&self.0, state);
+        TargetKey::of_name(&self.0).hash(state);
     }
-}
-
-fn hash_parts<H: std::hash::Hasher>(name: &str, state: &mut H) {
-    let mut parts = name.splitn(3, '/');
-    let mut next = || parts.next().unwrap_or_default();
-    std::hash::Hash::hash(&TargetKey { tenant: next(), resource_type: next(), id: next() }, state);
 }
 
 impl Equivalent<Stored> for TargetKey<'_> {
     fn equivalent(&self, stored: &Stored) -> bool {
-        let mut parts = stored.0.splitn(3, '/');
-        parts.next() == Some(self.tenant)
-            && parts.next() == Some(self.resource_type)
-            && parts.next() == Some(self.id)
+        *self == TargetKey::of_name(&stored.0)
     }
 }
 

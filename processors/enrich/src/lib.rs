@@ -199,10 +199,7 @@ impl Processor for Enrich {
         self.room.retain(|at| self.owned.contains(at));
         // Targets that arrived while nobody owned the partition.
         for name in self.room.awaited(|at| partitions.iter().any(|partition| partition.at == *at)) {
-            let mut parts = name.splitn(3, '/');
-            let mut next = || parts.next().unwrap_or_default();
-            let key = TargetKey { tenant: next(), resource_type: next(), id: next() };
-            if self.store.get(key).is_some() {
+            if self.store.get(TargetKey::of_name(&name)).is_some() {
                 self.room.arrived(&name);
             }
         }
@@ -283,9 +280,7 @@ impl Processor for Enrich {
             let (at, value) = (at.clone(), pending.value.clone());
             let (offset, seq) = (pending.offset, pending.seq.saturating_add(1));
             let name = String::from_utf8_lossy(key);
-            let mut parts = name.splitn(3, '/');
-            let (tenant, _, id) =
-                (parts.next().unwrap_or_default(), parts.next(), parts.next().unwrap_or_default());
+            let TargetKey { tenant, id, .. } = TargetKey::of_name(&name);
             let fact = Fact { tenant, id, at: &at, offset, seq, value: &value };
             let before = out.len();
             if self.emit(&fact, out)?.is_err() {
