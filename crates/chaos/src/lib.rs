@@ -1,0 +1,8 @@
+//! The chaos harness: runs the real binary on real servers, breaks both on purpose at seeded moments, and counts
+//! every input record afterwards. Reads the stack's addresses from the environment and what Kafka and the stores
+//! hold; writes the inputs of a run and its report. Promises that the same seed makes the same schedule, and
+//! never asks the product whether it was right.
+
+pub mod flow;
+pub mod ledger;
+pub mod world;
