@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use fhirehose_faultpoint::planted;
 use fhirehose_stream::{Batch, Fault, TopicPartition};
 use postgres::{Client, Statement};
 
@@ -150,7 +151,15 @@ impl Offsets {
 
 impl Advance {
     pub(crate) fn prepare(client: &mut Client) -> Result<Statement, postgres::Error> {
-        client.prepare(ADVANCE)
+        // Planted: offsets move on whoever owns them, or from wherever they are.
+        let dropped = if planted("no-epoch-predicate") {
+            " AND o.epoch = p.epoch AND o.next_off = p.prev"
+        } else if planted("failed-commit-taken-for-done") {
+            " AND o.next_off = p.prev"
+        } else {
+            ""
+        };
+        client.prepare(ADVANCE.strip_suffix(dropped).unwrap_or(ADVANCE))
     }
 
     /// Writes the offsets into the open transaction; exactly one row per partition must change.

@@ -1,3 +1,4 @@
+use fhirehose_faultpoint::{planted, point};
 use fhirehose_stream::{Batch, Fault, OffsetsIn, Sink, TopicPartition, Verdict, Verdicts};
 use postgres::{Client, Statement};
 
@@ -96,9 +97,13 @@ impl<T: Tables> Sink for PgSink<T> {
     fn stage(&mut self, batch: &Batch) -> Result<Verdicts, Fault> {
         self.rollback();
         let advance = self.offsets.advance(batch)?;
+        point("pg.begin");
         let staged = self.with_session("writing a batch", |session, tables, _, pipeline| {
             let verdicts = write(&mut session.client, tables, batch)?;
-            advance.write(&mut session.client, &session.advance, pipeline)?;
+            // Planted: the offsets follow the data in a transaction of their own.
+            if !planted("offsets-in-own-transaction") {
+                advance.write(&mut session.client, &session.advance, pipeline)?;
+            }
             Ok(verdicts)
         });
         // Whatever happened, a transaction may be open now.
@@ -120,7 +125,20 @@ impl<T: Tables> Sink for PgSink<T> {
         };
         // COMMIT of a failed transaction answers ROLLBACK without an error; `simple_query` cannot tell them
         // apart, but a failed statement is never followed by `commit`: `stage` returned its error.
-        match session.client.batch_execute("COMMIT") {
+        point("pg.before_commit");
+        let mut committed = session.client.batch_execute("COMMIT");
+        point("pg.after_commit");
+        if planted("offsets-in-own-transaction") && committed.is_ok() {
+            advance
+                .write(&mut session.client, &session.advance, &self.pipeline)
+                .map_err(|error| error.into_fault("committing offsets"))?;
+        }
+        // Planted: nobody asks what became of it.
+        if planted("failed-commit-taken-for-done") && committed.is_err() {
+            self.session = None;
+            committed = Ok(());
+        }
+        match committed {
             Ok(()) => {
                 self.offsets.committed(&advance);
                 Ok(())

@@ -49,6 +49,7 @@ pub fn save(
         out.write_all(&[target.active.into()])?;
         put_str(&mut out, target.joined())?;
     }
+    fhirehose_faultpoint::point("snapshot.half");
     out.write_all(MAGIC)?;
     out.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
     Ok(fs::rename(part, path)?)

@@ -13,6 +13,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use fhirehose_codec::{FhirEnvelope, SchemaSource, split_fhir_key};
+use fhirehose_faultpoint::planted;
 use fhirehose_fhirpath::{Ctx, NoFunctions};
 use fhirehose_state::{ReferenceStore, TargetKey, WaitingRoom};
 use fhirehose_stream::{
@@ -195,6 +196,10 @@ impl Processor for Enrich {
     }
 
     fn assigned(&mut self, partitions: &[Assigned]) -> Result<(), Fault> {
+        // Planted: a rebalance empties the store, and what is known of targets goes back to nothing.
+        if planted("reference-goes-back") {
+            self.store = ReferenceStore::default();
+        }
         self.owned.extend(partitions.iter().map(|partition| partition.at.clone()));
         self.room.retain(|at| self.owned.contains(at));
         // Targets that arrived while nobody owned the partition.
@@ -259,7 +264,8 @@ impl Processor for Enrich {
     }
 
     fn restore(&mut self, record: Record<'_>) -> Result<(), Fault> {
-        let Some(key) = record.key() else { return Ok(()) };
+        // Planted: what waits is forgotten with the instance that held it.
+        let Some(key) = record.key().filter(|_| !planted("pending-forgotten")) else { return Ok(()) };
         match (record.value(), Pending::read(&record)) {
             (None, _) => self.room.remove(key),
             (Some(_), Some(pending)) => {

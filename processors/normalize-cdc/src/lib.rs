@@ -10,6 +10,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use fhirehose_codec::{ChangeEvent, Op, SchemaSource, decode};
+use fhirehose_faultpoint::planted;
 use fhirehose_mapping::{Drafts, Encoders, Mappings, Provenance, RowChange, RowOp, Scratch, Source};
 use fhirehose_stream::{
     Assigned, Batch, Fault, Outputs, Processor, Reason, Record, Rejection, TopicPartition, Verdict, Verdicts,
@@ -147,7 +148,9 @@ impl Processor for NormalizeCdc {
 
     fn assigned(&mut self, partitions: &[Assigned]) -> Result<(), Fault> {
         for Assigned { at, metadata, .. } in partitions {
-            self.watermarks.restore(at, metadata.as_deref())?;
+            // Planted: a restart forgets how far the source was read.
+            let metadata = metadata.as_deref().filter(|_| !planted("watermark-lost-on-restart"));
+            self.watermarks.restore(at, metadata)?;
         }
         Ok(())
     }

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Bound;
 use std::sync::Arc;
 
+use fhirehose_faultpoint::planted;
 use fhirehose_stream::{Fault, Outputs, Record, TopicPartition};
 
 use crate::PARKED;
@@ -96,9 +97,12 @@ impl Parked {
         loop {
             let (device, last) = self.awake.pop_first()?;
             self.undo.push(Undo::Looked(device.clone(), last.clone()));
-            let after = last.map_or(Bound::Unbounded, Bound::Excluded);
-            let next =
-                self.by_device.get(&device).and_then(|items| items.range((after, Bound::Unbounded)).next());
+            let seen = last.map_or(Bound::Unbounded, Bound::Excluded);
+            let next = self.by_device.get(&device).and_then(|items| match planted("park-order-broken") {
+                // Planted: the last to be parked flows first.
+                true => items.range((Bound::Unbounded, seen)).next_back(),
+                false => items.range((seen, Bound::Unbounded)).next(),
+            });
             if let Some((key, item)) = next {
                 self.awake.insert(device.clone(), Some(key.clone()));
                 return Some((device, key.clone(), item.clone()));
@@ -149,6 +153,10 @@ impl Parked {
 
     /// A record of the changelog. Every restored device is looked at: its assignment may have come meanwhile.
     pub fn restore(&mut self, record: Record<'_>) -> Result<(), Fault> {
+        // Planted: what waits is forgotten with the instance that held it.
+        if planted("parked-not-restored") {
+            return Ok(());
+        }
         self.unsettled = true;
         let key = record.key().and_then(|key| std::str::from_utf8(key).ok()).and_then(ItemKey::of_text);
         let (device, key) = key.ok_or_else(|| not_ours(&record, "key"))?;

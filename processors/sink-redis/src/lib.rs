@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fhirehose_codec::{SchemaSource, decode};
+use fhirehose_faultpoint::{planted, point};
 use fhirehose_stream::{Batch, Fault, OffsetsIn, Reason, Rejection, Sink, TopicPartition, Verdict, Verdicts};
 use fhirehose_tape::{Tape, Value};
 use redis::{Client, Connection, ErrorKind, RedisError, Script};
@@ -68,7 +69,11 @@ impl SinkRedis {
     ) -> Result<Self, Fault> {
         let client = Client::open(url)
             .map_err(|_| Fault::fatal("the Redis URL is not of the form redis://host:port"))?;
-        let script = Script::new(INVALIDATE_SCRIPT);
+        let script = match planted("guard-dropped") {
+            // Planted: entries read after the change are evicted too.
+            true => Script::new(&INVALIDATE_SCRIPT.replace("read_at >= bound", "false")),
+            false => Script::new(INVALIDATE_SCRIPT),
+        };
         Ok(SinkRedis { client, connection: None, script, schemas, options, tape: Tape::new() })
     }
 
@@ -85,6 +90,8 @@ impl SinkRedis {
 
     /// Runs the script for each; answers in order whether something changed.
     fn evict(&mut self, evictions: &[&Eviction]) -> Result<Vec<bool>, RedisError> {
+        // Planted: the marker is gone before a slow filler comes.
+        let life = if planted("eviction-without-marker") { 1 } else { millis(self.options.marker_life) };
         let mut pipeline = redis::pipe();
         for eviction in evictions {
             pipeline
@@ -93,7 +100,7 @@ impl SinkRedis {
                 .arg(1)
                 .arg(&eviction.key)
                 .arg(eviction.bound)
-                .arg(millis(self.options.marker_life))
+                .arg(life)
                 .arg(&self.options.channel)
                 .arg(&eviction.message);
         }
@@ -142,6 +149,7 @@ impl Sink for SinkRedis {
                 self.connection = None;
                 fault(&error)
             })?;
+            point("redis.evicted");
             changed.extend(answers);
         }
         let mut changed = changed.into_iter();

@@ -14,6 +14,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use fhirehose_codec::{SchemaSource, decode, split_fhir_key};
+use fhirehose_faultpoint::planted;
 use fhirehose_stream::{
     Batch, Fault, HEADER_VERSION, OffsetsIn, Reason, Record, Rejection, Sink, TopicPartition, Verdict,
     Verdicts,
@@ -82,15 +83,27 @@ impl SinkSearch {
             }
         };
         let mut lines = Vec::with_capacity(document.len() + 160);
-        lines.extend_from_slice(b"{\"index\":{\"_index\":");
+        // Planted: a delete takes the document away, and with it the version that a late record must beat.
+        let delete = record.value().is_none() && planted("delete-without-tombstone");
+        lines.extend_from_slice(if delete {
+            b"{\"delete\":{\"_index\":"
+        } else {
+            b"{\"index\":{\"_index\":"
+        });
         write_string(&index.name, &mut lines);
         lines.extend_from_slice(b",\"_id\":");
         write_string(&format!("{tenant}|{id}"), &mut lines);
-        lines.extend_from_slice(
-            format!(",\"version\":{version},\"version_type\":\"external_gte\"}}}}\n").as_bytes(),
-        );
-        lines.extend_from_slice(&document);
-        lines.extend_from_slice(b"}\n");
+        // Planted: the last to come stays.
+        if !planted("version-guard-dropped") {
+            lines.extend_from_slice(
+                format!(",\"version\":{version},\"version_type\":\"external_gte\"").as_bytes(),
+            );
+        }
+        lines.extend_from_slice(b"}}\n");
+        if !delete {
+            lines.extend_from_slice(&document);
+            lines.extend_from_slice(b"}\n");
+        }
         Ok(Ok(lines))
     }
 }

@@ -1,6 +1,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
+use fhirehose_faultpoint::planted;
 use fhirehose_pgsink::{ColumnType, CopyRows, StoreError, Straight, TableShape};
 use fhirehose_stream::{Fault, Reason, Rejection};
 use fhirehose_tape::Value;
@@ -93,10 +94,14 @@ impl Hypertable {
             .filter(|name| !self.key.contains(name))
             .map(|name| format!("{name} = excluded.{name}"))
             .collect();
+        // Planted: any of a batch's versions, over whatever is there.
+        let (newest, newer) = match planted("sample-version-ignored") {
+            true => ("", ""),
+            false => (", version DESC", " WHERE t.version < excluded.version"),
+        };
         format!(
             "INSERT INTO public.{table} AS t ({all}) SELECT DISTINCT ON ({key}) {all} FROM {stage} \
-             ORDER BY {key}, version DESC \
-             ON CONFLICT ({key}) DO UPDATE SET {set}, loaded_at = now() WHERE t.version < excluded.version",
+             ORDER BY {key}{newest} ON CONFLICT ({key}) DO UPDATE SET {set}, loaded_at = now(){newer}",
             table = self.table,
             stage = self.stage(),
             set = set.join(", "),

@@ -1,6 +1,7 @@
 //! Versioned dimensions. Every change is kept in a table beside the dimension, by source time; the dimension's
 //! rows of a member are computed from all its changes, so any order of arrival ends in the same intervals.
 
+use fhirehose_faultpoint::planted;
 use fhirehose_pgsink::StoreError;
 use postgres::{Client, Statement};
 
@@ -58,6 +59,14 @@ impl Scd2Sql {
         client.batch_execute(&format!(
             "CREATE TEMP TABLE {wanted} ON COMMIT DELETE ROWS AS SELECT {columns} FROM {dimension} WITH NO DATA"
         ))?;
+        // Planted: a version stays open, or is closed before the next begins.
+        let next_at = if planted("scd2-open-interval-kept") {
+            "NULL"
+        } else if planted("scd2-gap") {
+            "next_at - interval '1 millisecond'"
+        } else {
+            "next_at"
+        };
         // Changes with the same hash in a row are one version, which takes what is not tracked from the last of
         // them. A delete ends the version before it; one with nothing before it is the member's only row.
         let compute = format!(
@@ -82,7 +91,7 @@ impl Scd2Sql {
              )
              SELECT CASE WHEN nth = 1 THEN member_key ELSE version_key END, tenant_id, {id}, {attributes}, attr_hash,
                  CASE WHEN nth = 1 THEN '1900-01-01' ELSE starts_at END,
-                 CASE WHEN is_deleted THEN starts_at ELSE next_at END,
+                 CASE WHEN is_deleted THEN starts_at ELSE {next_at} END,
                  nth = greatest(living, 1), is_deleted OR next_deleted, is_deleted, starts_at, version
              FROM chain WHERE NOT is_deleted OR living = 0"
         );
@@ -171,7 +180,8 @@ impl Repoint {
     }
 
     pub(crate) fn run(&self, client: &mut Client, moved: &Moved) -> Result<(), StoreError> {
-        if !moved.id.is_empty() {
+        // Planted: facts that came before a version stay with the one before it.
+        if !moved.id.is_empty() && !planted("pending-fact-forgotten") {
             client.execute(&self.0, &[&moved.tenant, &moved.id, &moved.from])?;
         }
         Ok(())
