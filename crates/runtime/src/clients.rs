@@ -2,6 +2,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use fhirehose_faultpoint::planted;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::DeliveryResult;
@@ -126,7 +127,9 @@ impl Clients {
         let prefetch = self.config.runtime.prefetch_bytes;
         let mut client = self.plain();
         client.set("group.id", group);
-        client.set("isolation.level", "read_committed");
+        // Planted: aborted records are read like any other.
+        let seen = if planted("aborted-inputs-read") { "read_uncommitted" } else { "read_committed" };
+        client.set("isolation.level", seen);
         client.set("enable.auto.commit", "false");
         client.set("enable.auto.offset.store", "false");
         client.set("auto.offset.reset", "error");

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use fhirehose_faultpoint::planted;
 use fhirehose_stream::{Fault, FaultKind, Processor, Sink};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 
@@ -146,9 +147,15 @@ impl Engine {
         run: Runner,
         index: usize,
     ) -> Result<JoinHandle<Option<String>>, StartError> {
+        let mut transactional_id = format!("{}-{}-{index}", status.spec.group, self.instance.name());
+        // Planted: a name per start, which fences nobody off.
+        if planted("fence-skipped") {
+            let now = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().as_nanos();
+            transactional_id.push_str(&format!("-{now}"));
+        }
         let worker = Worker {
             index,
-            transactional_id: format!("{}-{}-{index}", status.spec.group, self.instance.name()),
+            transactional_id,
             spec: status.spec.clone(),
             config: self.config.clone(),
             clients: self.clients.clone(),

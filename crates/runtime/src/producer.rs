@@ -1,7 +1,8 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
+use fhirehose_faultpoint::{planted, point};
 use fhirehose_stream::Fault;
 use rdkafka::TopicPartitionList;
 use rdkafka::client::ClientContext;
@@ -9,7 +10,9 @@ use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::ConsumerGroupMetadata;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Header, OwnedHeaders};
-use rdkafka::producer::{BaseProducer, BaseRecord, NoCustomPartitioner, Producer, ProducerContext};
+use rdkafka::producer::{
+    BaseProducer, BaseRecord, DefaultProducerContext, NoCustomPartitioner, Producer, ProducerContext,
+};
 
 use crate::clients::{self, Clients};
 use crate::partitions::transient;
@@ -92,6 +95,7 @@ impl TransactionalProducer {
             self.worn = true;
             return Ended::Aborted(self.told(transient("no transaction could begin", &error)));
         }
+        point("transact.begun");
         match self.fill(records, offsets, membership, &deliveries) {
             Ok(()) => self.commit(),
             Err(fault) => self.abort(fault),
@@ -114,6 +118,7 @@ impl TransactionalProducer {
         for record in records {
             self.send(record, deadline)?;
         }
+        point("transact.sent");
         // The stock commit flushes in steps of 100 ms: be empty before.
         while self.producer.in_flight_count() > 0 {
             if Instant::now() > deadline {
@@ -127,18 +132,17 @@ impl TransactionalProducer {
             let code = code.map(|code| format!("{code:?}")).unwrap_or_default();
             return Err(Fault::transient(format!("{failed} records were not delivered: {code}")));
         }
+        point("transact.flushed");
         self.producer
             .send_offsets_to_transaction(offsets, membership, STEP)
-            .map_err(|error| transient("offsets were not taken into the transaction", &error))
+            .map_err(|error| transient("offsets were not taken into the transaction", &error))?;
+        point("transact.offsets");
+        Ok(())
     }
 
     fn send(&self, record: ToSend<'_>, deadline: Instant) -> Result<(), Fault> {
-        let mut message = BaseRecord::<[u8], [u8]>::to(record.topic);
-        message.partition = record.partition;
-        message.key = record.key;
-        message.payload = record.value;
-        message.timestamp = record.timestamp_ms;
-        message.headers = record.headers;
+        let mut message = message(record);
+        let topic = message.topic;
         loop {
             match self.producer.send(message) {
                 Ok(()) => return Ok(()),
@@ -153,7 +157,7 @@ impl TransactionalProducer {
                     if error.rdkafka_error_code() == Some(RDKafkaErrorCode::MessageSizeTooLarge) {
                         self.producer.context().too_large.store(true, Ordering::SeqCst);
                     }
-                    return Err(transient(&format!("a record for {} was not taken", record.topic), &error));
+                    return Err(transient(&format!("a record for {topic} was not taken"), &error));
                 }
             }
         }
@@ -162,9 +166,11 @@ impl TransactionalProducer {
     fn commit(&mut self) -> Ended {
         let start = Instant::now();
         let result = self.producer.commit_transaction(self.patience);
-        let slow = start.elapsed() > TRUSTED;
+        // Planted: a commit that was slow is as good as any.
+        let slow = start.elapsed() > TRUSTED && !planted("late-end-trusted");
         match result {
             Ok(()) => {
+                point("transact.committed");
                 self.worn |= slow;
                 Ended::Committed
             }
@@ -196,13 +202,38 @@ impl TransactionalProducer {
     fn abort(&mut self, fault: Fault) -> Ended {
         let start = Instant::now();
         let result = self.producer.abort_transaction(STEP);
-        self.worn |=
-            result.is_err() || start.elapsed() > TRUSTED || self.producer.client().fatal_error().is_some();
+        let unsure = result.is_err() || start.elapsed() > TRUSTED;
+        self.worn |= unsure && !planted("late-end-trusted") || self.producer.client().fatal_error().is_some();
         let fault = self.told(fault);
         // Whatever became of the abort, no commit was ever asked for: the transaction has no effect once a
         // new producer has taken over.
         Ended::Aborted(fault)
     }
+}
+
+fn message(record: ToSend<'_>) -> BaseRecord<'_, [u8], [u8]> {
+    let mut message = BaseRecord::to(record.topic);
+    message.partition = record.partition;
+    message.key = record.key;
+    message.payload = record.value;
+    message.timestamp = record.timestamp_ms;
+    message.headers = record.headers;
+    message
+}
+
+/// What planted bugs send with: no transaction, and nobody asks what became of the records.
+pub(crate) fn send_unawaited<'a>(clients: &Clients, records: impl Iterator<Item = ToSend<'a>>) {
+    static PLAIN: OnceLock<Option<BaseProducer>> = OnceLock::new();
+    let make = || {
+        let mut client = clients.plain();
+        client.set("linger.ms", "200").set("partitioner", "murmur2_random");
+        client.create_with_context(DefaultProducerContext).ok()
+    };
+    let Some(producer) = PLAIN.get_or_init(make) else { return };
+    for record in records {
+        drop(producer.send(message(record)));
+    }
+    producer.poll(Duration::ZERO);
 }
 
 /// Counts delivery reports that failed.

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use fhirehose_faultpoint::planted;
 use fhirehose_stream::{Batch, Fault, TopicPartition};
 use rdkafka::bindings as native;
 use rdkafka::client::ClientContext;
@@ -56,6 +57,8 @@ pub(crate) struct Reader {
     polled: HashSet<TopicPartition>,
     paused: bool,
     regressions: u64,
+    /// Of a planted bug: a consumer in no group, and so without a generation.
+    outsider: Option<BaseConsumer>,
 }
 
 /// How much goes into one batch.
@@ -111,6 +114,7 @@ impl Reader {
             polled: HashSet::new(),
             paused: false,
             regressions: 0,
+            outsider: planted("fence-skipped").then(|| clients.member(group).create().ok()).flatten(),
         })
     }
 
@@ -197,7 +201,10 @@ impl Reader {
             self.polled.remove(at);
         }
         let next = &self.next;
-        self.filling.retain(|at| next.contains_key(at));
+        // Planted: polled records of the partitions that stay are given up too, or none at all.
+        let forget = planted("retained-records-forgotten");
+        let keep = planted("revoke-without-drain");
+        self.filling.retain(|at| keep || (next.contains_key(at) && !forget));
         self.consumer
             .incremental_unassign(&list(partitions))
             .map_err(|error| transient("giving partitions up failed", &error))
@@ -306,6 +313,10 @@ impl Reader {
     /// Who we are in the group, to fence a transaction with: `None` when the group has put us out. Brokers
     /// let a transaction without generation pass unfenced, so it must never get one of those.
     pub(crate) fn membership(&self) -> Option<ConsumerGroupMetadata> {
+        // Planted: a transaction without generation, which brokers let pass whoever sends it.
+        if let Some(outsider) = &self.outsider {
+            return outsider.group_metadata();
+        }
         let before = generation(&self.consumer);
         let membership = self.consumer.group_metadata()?;
         (before >= 0 && before == generation(&self.consumer)).then_some(membership)

@@ -1,6 +1,7 @@
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
+use fhirehose_faultpoint::{planted, point};
 use fhirehose_stream::{Assigned, Batch, Fault, FaultKind, OffsetsIn, Sink, TopicPartition, Verdict};
 use rdkafka::consumer::CommitMode;
 
@@ -9,7 +10,7 @@ use crate::backoff::Backoff;
 use crate::breaker::Breaker;
 use crate::dead_letter::DeadLetters;
 use crate::partitions::list_with_offsets;
-use crate::producer::{Ended, TransactionalProducer};
+use crate::producer::{Ended, TransactionalProducer, send_unawaited};
 use crate::reader::{Change, Limits, Reader};
 use crate::status::{Doing, Done, Violation};
 use crate::worker::{IDLE, KEEP_UP, LagTeller, Stage, Worker, judge_fitting, named, next_offsets, patiently};
@@ -73,8 +74,10 @@ impl Stage for StoreLoop<'_> {
             match change {
                 Change::Assigned(partitions) => self.assigned(&partitions)?,
                 Change::Revoked { partitions, lost } => {
+                    point("store.revoking");
                     self.worker.revoked(&partitions, lost);
-                    batch.retain(|at| !partitions.contains(at));
+                    // Planted: what was polled of them is still staged and committed.
+                    batch.retain(|at| !partitions.contains(at) || planted("revoke-without-drain"));
                     if !lost {
                         self.hint();
                     }
@@ -172,6 +175,7 @@ impl<'w> StoreLoop<'w> {
             self.marks.insert(at.clone(), committed.as_ref().map_or(0, |committed| committed.offset));
         }
         let claims = claims(&mut *self.sink, partitions)?;
+        point("store.claimed");
         if self.sink.offsets_in() == OffsetsIn::Kafka {
             let assigned = continue_at(&self.reader, inputs, partitions, start_from)?;
             let offsets: Vec<_> =
@@ -182,6 +186,8 @@ impl<'w> StoreLoop<'w> {
         let (mut offsets, mut fresh) = (Vec::new(), Vec::new());
         for ((at, committed), claimed) in committed.into_iter().zip(claims) {
             match (claimed, &committed) {
+                // Planted: the hint for the lag is taken for the store's own offset.
+                (Some(_), Some(known)) if planted("claim-ignored") => offsets.push((at, known.offset)),
                 (Some(offset), Some(known)) if known.offset > offset => {
                     // Behind the mark, either dead letters went out before a commit failed, or all that lay
                     // between were markers of transactions, and retention has deleted those.
@@ -269,6 +275,7 @@ impl<'w> StoreLoop<'w> {
                 };
             }
         };
+        point("store.staged");
         if verdicts.len() != batch.len() {
             self.sink.rollback();
             self.worker.status.violation(Violation::VerdictCount, 1);
@@ -316,6 +323,7 @@ impl<'w> StoreLoop<'w> {
             Tried::Again(fault)
         })?;
         self.sink.commit().map_err(Tried::Claim)?;
+        point("store.committed");
         Ok(sent)
     }
 
@@ -326,19 +334,29 @@ impl<'w> StoreLoop<'w> {
         verdicts: &[Verdict],
         next: &[(TopicPartition, i64)],
     ) -> Result<usize, Tried> {
+        let commit_offsets = |this: &mut Self| {
+            let ahead =
+                |(at, offset): &&(TopicPartition, i64)| this.marks.get(at).is_none_or(|mark| mark < offset);
+            let missing: Vec<_> = next.iter().filter(ahead).cloned().collect();
+            if !missing.is_empty() {
+                let list = list_with_offsets(missing.iter().map(|(at, offset)| (at, *offset, None)));
+                list.and_then(|list| this.reader.commit(&list, CommitMode::Sync)).map_err(Tried::Again)?;
+                this.marks.extend(missing);
+            }
+            Ok(())
+        };
+        // Planted: the group says that the records are done before the store has them.
+        if planted("offsets-before-outputs") {
+            commit_offsets(self)?;
+        }
         self.sink.commit().map_err(|fault| {
             self.sink.rollback();
             if fault.kind == FaultKind::Fenced { Tried::Claim(fault) } else { Tried::Again(fault) }
         })?;
+        point("store.committed");
         let sent = self.send_letters(batch, verdicts, next).map_err(Tried::Again)?;
-        let ahead =
-            |(at, offset): &&(TopicPartition, i64)| self.marks.get(at).is_none_or(|mark| mark < offset);
-        let missing: Vec<_> = next.iter().filter(ahead).cloned().collect();
-        if !missing.is_empty() {
-            let list = list_with_offsets(missing.iter().map(|(at, offset)| (at, *offset, None)));
-            list.and_then(|list| self.reader.commit(&list, CommitMode::Sync)).map_err(Tried::Again)?;
-            self.marks.extend(missing);
-        }
+        commit_offsets(self)?;
+        point("store.offsets");
         Ok(sent)
     }
 
@@ -354,7 +372,9 @@ impl<'w> StoreLoop<'w> {
         let rejected = || {
             batch.iter().zip(verdicts).filter_map(|(record, verdict)| match verdict {
                 Verdict::Reject(rejection)
-                    if marks.get(record.at()).is_none_or(|mark| *mark <= record.offset()) =>
+                    // Planted: what the mark says was written is written again.
+                    if planted("letter-mark-ignored")
+                        || marks.get(record.at()).is_none_or(|mark| *mark <= record.offset()) =>
                 {
                     Some((record, rejection))
                 }
@@ -364,6 +384,14 @@ impl<'w> StoreLoop<'w> {
         let count = rejected().count();
         if count == 0 {
             return Ok(0);
+        }
+        // Planted: the letters are on their way, what more is there to do.
+        if planted("dead-letters-not-awaited") {
+            rejected().for_each(|(record, _)| self.letters.prepare(record));
+            let letters = &self.letters;
+            let records = rejected().map(|(record, rejection)| letters.letter(record, rejection));
+            send_unawaited(&self.worker.clients, records);
+            return Ok(count);
         }
         if self.producer.as_ref().is_none_or(TransactionalProducer::worn) {
             self.producer = None;
@@ -387,6 +415,7 @@ impl<'w> StoreLoop<'w> {
             Ended::Committed => {
                 let moved: Vec<_> = offsets.iter().map(|(at, offset, _)| ((*at).clone(), *offset)).collect();
                 self.marks.extend(moved);
+                point("store.letters");
                 return Ok(count);
             }
             Ended::Aborted(fault) | Ended::Unknown(fault) => fault,

@@ -1,16 +1,18 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
+use fhirehose_faultpoint::{planted, point};
 use fhirehose_stream::{
-    Batch, Fault, FaultKind, Outputs, Processor, Reason, Rejection, TopicPartition, Verdict,
+    Batch, Fault, FaultKind, Output, Outputs, Processor, Reason, Rejection, TopicPartition, Verdict,
 };
+use rdkafka::consumer::CommitMode;
 
 use crate::assignment::continue_at;
 use crate::backoff::Backoff;
 use crate::breaker::Breaker;
 use crate::dead_letter::DeadLetters;
 use crate::partitions::list_with_offsets;
-use crate::producer::{Ended, ToSend, TransactionalProducer, with_header};
+use crate::producer::{Ended, ToSend, TransactionalProducer, send_unawaited, with_header};
 use crate::reader::{Change, Limits, Reader};
 use crate::replay::Replay;
 use crate::status::{Doing, Done, Violation};
@@ -71,8 +73,10 @@ impl Stage for TransactLoop<'_> {
             match change {
                 Change::Assigned(partitions) => self.assigned(&partitions)?,
                 Change::Revoked { partitions, lost } => {
+                    point("transact.revoking");
                     self.worker.revoked(&partitions, lost);
-                    batch.retain(|at| !partitions.contains(at));
+                    // Planted: what was polled of them is still processed and committed.
+                    batch.retain(|at| !partitions.contains(at) || planted("revoke-without-drain"));
                     self.processor.revoked(&partitions);
                     self.reader.give_up(&partitions)?;
                     self.committed.retain(|at, _| !partitions.contains(at));
@@ -182,6 +186,7 @@ impl<'w> TransactLoop<'w> {
                 processor.restore(record)
             },
         )?;
+        point("transact.restoring");
         changelog.release()?;
         self.reader.resume()?;
         tracing::info!(
@@ -367,7 +372,7 @@ impl<'w> TransactLoop<'w> {
             return Ok(Tried::Again(Fault::transient("the group has put this worker out; it joins again")));
         };
         let processor = &self.processor;
-        let list = list_with_offsets(
+        let mut list = list_with_offsets(
             offsets.iter().map(|(at, offset)| (at, *offset, processor.offset_metadata(at))),
         )?;
         let rejected = || {
@@ -378,28 +383,28 @@ impl<'w> TransactLoop<'w> {
         };
         rejected().for_each(|(record, _)| self.letters.prepare(record));
         let letters = &self.letters;
-        let records = self.out.iter().map(|out| {
-            let mut headers = None;
-            for (name, value) in out.headers() {
-                headers = Some(with_header(headers.unwrap_or_default(), name, Some(value)));
-            }
-            ToSend {
-                topic: out.topic(),
-                partition: out.partition(),
-                key: Some(out.key()),
-                value: out.value(),
-                timestamp_ms: out.timestamp_ms(),
-                headers,
-            }
-        });
+        // Planted: the changelog is written beside the transaction.
+        let aside = planted("changelog-outside-transaction");
+        let beside = |out: &Output<'_>| aside && self.worker.spec.changelog.as_deref() == Some(out.topic());
+        if aside {
+            send_unawaited(&self.worker.clients, self.out.iter().filter(beside).map(to_send));
+        }
+        let records = self.out.iter().filter(|out| !beside(out)).map(to_send);
         let records = records.chain(rejected().map(|(record, rejection)| letters.letter(record, rejection)));
         let begun = Instant::now();
+        point("transact.processed");
+        // Planted: the group says that the records are done before anything was sent.
+        if planted("offsets-before-outputs") {
+            self.reader.commit(&list, CommitMode::Sync)?;
+        }
+        // Planted: the offsets follow the transaction.
+        let after = planted("offsets-outside-transaction").then(|| std::mem::take(&mut list));
         let ended = match self.producer.transaction(records, &list, &membership) {
             Ended::Unknown(fault) => self.find_out(fault, offsets)?,
             ended => ended,
         };
         match ended {
-            Ended::Committed => {}
+            Ended::Committed => after.map_or(Ok(()), |list| self.reader.commit(&list, CommitMode::Sync))?,
             Ended::Aborted(fault) | Ended::Unknown(fault) => {
                 if self.producer.was_too_large() {
                     self.letters.shrink();
@@ -439,6 +444,13 @@ impl<'w> TransactLoop<'w> {
         );
         self.producer =
             TransactionalProducer::take_over(&self.worker.clients, &self.worker.transactional_id)?;
+        // Planted: the outcome is guessed.
+        if planted("unknown-commit-is-committed") {
+            return Ok(Ended::Committed);
+        }
+        if planted("unknown-commit-is-aborted") {
+            return Ok(Ended::Aborted(fault));
+        }
         let partitions: Vec<_> = offsets.iter().map(|(at, _)| at.clone()).collect();
         let found = patiently(&self.worker.stop, || self.reader.committed(&partitions))?;
         let all = |wanted: &dyn Fn(&TopicPartition) -> Option<i64>| {
@@ -456,5 +468,20 @@ impl<'w> TransactLoop<'w> {
             return Ok(Ended::Aborted(fault));
         }
         Err(Fault::transient("partitions have moved to another worker while a commit was under way"))
+    }
+}
+
+fn to_send(out: Output<'_>) -> ToSend<'_> {
+    let mut headers = None;
+    for (name, value) in out.headers() {
+        headers = Some(with_header(headers.unwrap_or_default(), name, Some(value)));
+    }
+    ToSend {
+        topic: out.topic(),
+        partition: out.partition(),
+        key: Some(out.key()),
+        value: out.value(),
+        timestamp_ms: out.timestamp_ms(),
+        headers,
     }
 }
