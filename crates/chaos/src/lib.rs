@@ -5,4 +5,7 @@
 
 pub mod flow;
 pub mod ledger;
+pub mod product;
+pub mod proxy;
+pub mod servers;
 pub mod world;

@@ -12,6 +12,9 @@ pub struct World {
     pub postgres: String,
     pub search: String,
     pub redis: String,
+    /// By broker: the port that it tells the product's clients, where a proxy listens, and its own behind it.
+    /// Empty in a stack of one broker, which has none.
+    pub proxied: Vec<(u16, u16)>,
     /// The repository: shapes, configuration.
     pub root: PathBuf,
 }
@@ -28,7 +31,29 @@ impl World {
             postgres: var("FHIREHOSE__POSTGRES__URL")?,
             search: var("FHIREHOSE__SEARCH__URL")?,
             redis: var("FHIREHOSE__REDIS__URL")?,
+            proxied: proxied(&std::env::var("STACK_KAFKA_PROXIED").unwrap_or_default())?,
             root,
         })
+    }
+}
+
+/// `proxy:own` ports of each broker, separated by commas.
+fn proxied(text: &str) -> Result<Vec<(u16, u16)>> {
+    let pairs = text.split(',').filter(|pair| !pair.is_empty());
+    let read = |pair: &str| -> Option<(u16, u16)> {
+        let (proxy, own) = pair.split_once(':')?;
+        Some((proxy.parse().ok()?, own.parse().ok()?))
+    };
+    pairs.map(|pair| read(pair).with_context(|| format!("STACK_KAFKA_PROXIED holds '{pair}'"))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports_of_proxied_brokers_are_pairs() {
+        assert_eq!(proxied("1:2,3:4").unwrap(), [(1, 2), (3, 4)]);
+        assert!(proxied("").unwrap().is_empty() && proxied("1").is_err() && proxied("1:x").is_err());
     }
 }
