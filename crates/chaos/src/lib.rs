@@ -4,6 +4,7 @@
 //! never asks the product whether it was right.
 
 pub mod flow;
+pub mod flows;
 pub mod ledger;
 pub mod product;
 pub mod proxy;

@@ -1,5 +1,9 @@
 //! What must hold, and how a breach is told.
 
+pub mod avro;
+pub mod load;
+pub mod topics;
+
 use std::fmt;
 
 use serde::{Deserialize, Serialize};

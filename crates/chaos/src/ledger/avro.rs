@@ -1,0 +1,88 @@
+//! Avro in the registry's wire format, by the reference library: the product's own codec is what is under test.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Result, bail};
+use apache_avro::types::Value as Avro;
+use apache_avro::{Schema, from_avro_datum, to_avro_datum};
+use serde_json::Value;
+
+/// Decodes by the schema whose id a record names.
+pub struct Decoder {
+    registry: String,
+    schemas: BTreeMap<u32, Schema>,
+}
+
+/// Fields by name as text; null ones are left out, and so is what has no plain text.
+pub type Fields = BTreeMap<String, String>;
+
+impl Decoder {
+    pub fn new(registry: &str) -> Decoder {
+        Decoder { registry: registry.trim_end_matches('/').to_owned(), schemas: BTreeMap::new() }
+    }
+
+    pub fn fields(&mut self, bytes: &[u8]) -> Result<Fields> {
+        let [0, a, b, c, d, body @ ..] = bytes else { bail!("not in the registry's wire format") };
+        let id = u32::from_be_bytes([*a, *b, *c, *d]);
+        if !self.schemas.contains_key(&id) {
+            let answer = get(&format!("{}/schemas/ids/{id}", self.registry))?;
+            self.schemas.insert(id, schema(&answer)?);
+        }
+        let Avro::Record(fields) = from_avro_datum(&self.schemas[&id], &mut &*body, None)? else {
+            bail!("not an Avro record");
+        };
+        Ok(fields.into_iter().filter_map(|(name, value)| Some((name, text(value)?))).collect())
+    }
+}
+
+/// Encodes records of one registered subject.
+pub struct Encoder {
+    id: u32,
+    schema: Schema,
+}
+
+impl Encoder {
+    /// By the latest schema of `<topic>-value`.
+    pub fn of(registry: &str, topic: &str) -> Result<Encoder> {
+        let url = format!("{}/subjects/{topic}-value/versions/latest", registry.trim_end_matches('/'));
+        let answer = get(&url)?;
+        let id = answer["id"].as_u64().context("the registry's answer has no id")?;
+        Ok(Encoder { id: u32::try_from(id)?, schema: schema(&answer)? })
+    }
+
+    /// A record with these fields; the schema's defaults stand for those left out.
+    pub fn encode(&self, fields: Vec<(&str, Avro)>) -> Result<Vec<u8>> {
+        let mut record = apache_avro::types::Record::new(&self.schema).context("not a record")?;
+        for (name, value) in fields {
+            record.put(name, value);
+        }
+        let mut bytes = vec![0];
+        bytes.extend(self.id.to_be_bytes());
+        bytes.extend(to_avro_datum(&self.schema, record)?);
+        Ok(bytes)
+    }
+}
+
+fn get(url: &str) -> Result<Value> {
+    Ok(ureq::get(url).call()?.body_mut().read_json()?)
+}
+
+fn schema(answer: &Value) -> Result<Schema> {
+    let text = answer["schema"].as_str().context("the registry's answer has no schema")?;
+    Ok(Schema::parse_str(text)?)
+}
+
+fn text(value: Avro) -> Option<String> {
+    match value {
+        Avro::Union(_, inner) => text(*inner),
+        Avro::String(text) => Some(text),
+        Avro::Bytes(bytes) => String::from_utf8(bytes).ok(),
+        Avro::Boolean(value) => Some(value.to_string()),
+        Avro::Int(value) => Some(value.to_string()),
+        Avro::Long(value) | Avro::TimestampMillis(value) => Some(value.to_string()),
+        Avro::Float(value) => Some(value.to_string()),
+        Avro::Double(value) => Some(value.to_string()),
+        Avro::Array(items) => Some(items.into_iter().filter_map(text).collect::<Vec<_>>().join(",")),
+        _ => None,
+    }
+}
