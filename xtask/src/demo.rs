@@ -55,7 +55,7 @@ pub fn main(arguments: &[String]) -> Result<()> {
     if keep {
         println!("\nthe stack goes on running; `cargo xtask stack down` stops it");
     } else {
-        stack::down_all()?;
+        stack::down_all(&stack)?;
     }
     println!("{:.0} s in all", begin.elapsed().as_secs_f64());
     if !demo? {

@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use super::http;
 use super::layout::Stack;
-use super::services::{Hospital, connect_url, hospitals, registry_native_url};
+use super::services::{Hospital, connect_url, hospitals, kafka_brokers, registry_native_url};
 
 /// Enough for a snapshot's start on a busy machine; a connector that failed says so long before.
 const RUNNING_LIMIT: Duration = Duration::from_secs(90);
@@ -41,9 +41,9 @@ fn config(stack: &Stack, hospital: &Hospital) -> Result<Value> {
         ("DATABASE_USER", "debezium".to_owned()),
         ("DATABASE_PASSWORD", "debezium".to_owned()),
         ("DATABASE_SERVER_ID", hospital.connector_server_id().to_string()),
-        ("KAFKA_BROKERS", format!("127.0.0.1:{}", stack.port("kafka")?)),
+        ("KAFKA_BROKERS", kafka_brokers(stack)?),
         ("REGISTRY_URL", registry_native_url(stack)?),
-        ("REPLICATION_FACTOR", "1".to_owned()),
+        ("REPLICATION_FACTOR", stack.brokers.to_string()),
     ];
     let mut config = Map::new();
     for file in ["hospital.json", hospital.converter] {

@@ -8,13 +8,15 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 
 use super::process::Process;
-use super::services::all;
+use super::services::{Service, all};
 
 /// One stack on this machine: everything it writes is under `dir`; downloads are shared under `cache`.
 pub struct Stack {
     pub root: PathBuf,
     pub dir: PathBuf,
     pub cache: PathBuf,
+    /// Brokers of its Kafka cluster, 1 or 3: chosen before the first start, since a cluster does not grow by itself.
+    pub brokers: u8,
     ports: BTreeMap<String, u16>,
 }
 
@@ -35,7 +37,33 @@ impl Stack {
             fs::create_dir_all(made).with_context(|| format!("cannot create {}", made.display()))?;
         }
         let ports = read_ports(&dir.join("ports"))?;
-        Ok(Stack { root, dir, cache, ports })
+        let brokers = read_brokers(&dir.join("brokers"))?;
+        Ok(Stack { root, dir, cache, brokers, ports })
+    }
+
+    /// Says how many brokers this stack has; it must be empty, or have so many already.
+    pub fn choose_brokers(&mut self, brokers: u8) -> Result<()> {
+        if brokers == self.brokers {
+            return Ok(());
+        }
+        if ![1, 3].contains(&brokers) {
+            bail!("a stack has 1 broker or 3, not {brokers}");
+        }
+        if self.data("kafka").exists() {
+            bail!(
+                "the stack in {} has {} broker(s); `cargo xtask stack reset` empties it, then choose again",
+                self.dir.display(),
+                self.brokers
+            );
+        }
+        fs::write(self.dir.join("brokers"), format!("{brokers}\n"))?;
+        self.brokers = brokers;
+        Ok(())
+    }
+
+    /// The servers that this stack has.
+    pub fn services(&self) -> Vec<&'static dyn Service> {
+        all().iter().copied().filter(|service| service.belongs_to(self)).collect()
     }
 
     /// Held while the stack is changed, so that two `up` at once do not start everything twice.
@@ -84,7 +112,13 @@ impl Stack {
     /// Returns the services whose ports are new, for those that were told the old ones.
     pub fn allot_ports(&mut self) -> Result<Vec<&'static str>> {
         let mut changed = Vec::new();
-        for service in all() {
+        for service in self.services() {
+            for name in service.set_aside() {
+                if !self.ports.contains_key(*name) {
+                    let port = self.free_port(service.port_range())?;
+                    self.ports.insert((*name).to_owned(), port);
+                }
+            }
             if Process::of(&self.dir, service.name()).is_some() {
                 continue;
             }
@@ -143,6 +177,14 @@ fn is_free(port: u16) -> bool {
     TcpListener::bind(("127.0.0.1", port)).is_ok()
 }
 
+fn read_brokers(path: &Path) -> Result<u8> {
+    match fs::read_to_string(path) {
+        Ok(text) => text.trim().parse().with_context(|| format!("{} is damaged", path.display())),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(1),
+        Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
+    }
+}
+
 fn read_ports(path: &Path) -> Result<BTreeMap<String, u16>> {
     let text = match fs::read_to_string(path) {
         Ok(text) => text,
@@ -181,6 +223,30 @@ mod tests {
 
         fs::write(dir.join("ports"), "redis=many\n").unwrap();
         assert!(Stack::open_at(dir.clone()).is_err());
+        fs::remove_dir_all(dir).unwrap();
+    }
+
+    #[test]
+    fn the_number_of_brokers_is_chosen_once() {
+        let dir = std::env::temp_dir().join(format!("xtask-brokers-{}", std::process::id()));
+        let names = |stack: &Stack| stack.services().iter().map(|service| service.name()).collect::<Vec<_>>();
+        let mut stack = Stack::open_at(dir.clone()).unwrap();
+        assert!(names(&stack).contains(&"kafka") && !names(&stack).contains(&"kafka-2"));
+        assert!(stack.choose_brokers(2).is_err());
+        stack.choose_brokers(3).unwrap();
+        let mut again = Stack::open_at(dir.clone()).unwrap();
+        assert!(names(&again).contains(&"kafka-3"));
+
+        // A proxy's port stays what clients were told, although the proxy listens there.
+        again.allot_ports().unwrap();
+        let proxy = again.port("kafka-2_proxy").unwrap();
+        let _proxy = TcpListener::bind(("127.0.0.1", proxy)).unwrap();
+        assert!(again.allot_ports().unwrap().is_empty());
+        assert_eq!(again.port("kafka-2_proxy").unwrap(), proxy);
+
+        fs::create_dir_all(again.data("kafka")).unwrap();
+        again.choose_brokers(3).unwrap();
+        assert!(again.choose_brokers(1).is_err());
         fs::remove_dir_all(dir).unwrap();
     }
 

@@ -19,7 +19,7 @@ mod timescale;
 use crate::shell;
 use layout::Stack;
 use process::Process;
-use services::{Service, all};
+use services::Service;
 
 const HELP: &str = "\
 Kafka, the schema registry, Connect with Debezium, two hospitals' MariaDB servers, PostgreSQL with TimescaleDB,
@@ -40,6 +40,7 @@ Commands:
   env                 print the env file
 
 Services: kafka registry postgres opensearch redis connect hospital-a hospital-b (none named: all)
+`up --brokers 3` makes an empty stack one with three brokers, kafka-2 and kafka-3 among its services, for good.
 
 Examples:
   cargo xtask stack up
@@ -56,83 +57,95 @@ pub fn main(arguments: &[String]) -> Result<()> {
         return Ok(());
     }
     let (command, names) = (arguments[0].as_str(), &arguments[1..]);
+    let mut stack = Stack::open()?;
+    let names = match (command, names) {
+        ("up", [flag, brokers, rest @ ..]) if flag == "--brokers" => {
+            stack.choose_brokers(brokers.parse().with_context(|| format!("--brokers {brokers}"))?)?;
+            rest
+        }
+        _ => names,
+    };
+    let wanted = named(&stack, names);
     match command {
-        "up" => up(&mut Stack::open()?, &named(names)?),
-        "down" => down(&named(names)?),
+        "up" => up(&mut stack, &wanted?),
+        "down" => down(&stack, &wanted?),
         "restart" => {
-            down(&named(names)?)?;
-            up(&mut Stack::open()?, &named(names)?)
+            let wanted = wanted?;
+            down(&stack, &wanted)?;
+            up(&mut stack, &wanted)
         }
         "kill" if names.is_empty() => bail!("kill whom? `cargo xtask stack kill <service…>`"),
-        "kill" => kill(&named(names)?),
-        "status" => status(),
-        "logs" => logs(&named(names)?),
-        "reset" => reset(&Stack::open()?, &named(names)?),
+        "kill" => kill(&stack, &wanted?),
+        "status" => status(&stack),
+        "logs" => logs(&stack, &wanted?),
+        "reset" => reset(&stack, &wanted?),
         "connector" if names.is_empty() => {
             bail!("whose? `cargo xtask stack connector hospital-a hospital-b`")
         }
-        "connector" => {
-            register_connectors(&Stack::open()?, &names.iter().map(String::as_str).collect::<Vec<_>>())
-        }
-        "env" => env(),
+        "connector" => register_connectors(&stack, &names.iter().map(String::as_str).collect::<Vec<_>>()),
+        "env" => env(&stack),
         other => bail!("no command 'stack {other}'; `cargo xtask stack --help` lists them"),
     }
 }
 
 /// The services of these names, all of them for none.
-fn named(names: &[String]) -> Result<Vec<&'static dyn Service>> {
+fn named(stack: &Stack, names: &[String]) -> Result<Vec<&'static dyn Service>> {
     if names.is_empty() {
-        return Ok(all().to_vec());
+        return Ok(stack.services());
     }
-    names.iter().map(|name| find(name)).collect()
+    names.iter().map(|name| find(stack, name)).collect()
 }
 
-fn find(name: &str) -> Result<&'static dyn Service> {
-    let found = all().iter().find(|service| service.name() == name);
+fn find(stack: &Stack, name: &str) -> Result<&'static dyn Service> {
+    let services = stack.services();
+    let found = services.iter().find(|service| service.name() == name);
     found.copied().with_context(|| {
-        let names: Vec<&str> = all().iter().map(|service| service.name()).collect();
+        let names: Vec<&str> = services.iter().map(|service| service.name()).collect();
         format!("no service '{name}'; there are: {}", names.join(" "))
     })
 }
 
 /// Brings all of it up; for commands that need it.
 pub fn up_all(stack: &mut Stack) -> Result<()> {
-    up(stack, all())
+    up(stack, &stack.services())
 }
 
 /// Brings up these services and what they need.
 pub fn up_named(stack: &mut Stack, names: &[&str]) -> Result<()> {
-    up(stack, &names.iter().map(|name| find(name)).collect::<Result<Vec<_>>>()?)
+    let wanted = names.iter().map(|name| find(stack, name)).collect::<Result<Vec<_>>>()?;
+    up(stack, &wanted)
 }
 
 /// Stops all of it; data stays.
-pub fn down_all() -> Result<()> {
-    down(all())
+pub fn down_all(stack: &Stack) -> Result<()> {
+    down(stack, &stack.services())
 }
 
 /// Stops all of it and removes its data.
 pub fn reset_all(stack: &Stack) -> Result<()> {
-    reset(stack, all())
+    reset(stack, &stack.services())
 }
 
 fn up(stack: &mut Stack, wanted: &[&'static dyn Service]) -> Result<()> {
     let _lock = stack.lock()?;
-    let mut wanted = with_needs(wanted)?;
+    let mut wanted = with_needs(stack, wanted);
     install(stack, &wanted)?;
     let moved = stack.allot_ports()?;
-    for service in all() {
+    for service in stack.services() {
         // It runs, but was told a port that somebody else has taken since.
         if Process::of(&stack.dir, service.name()).is_some()
             && service.needs().iter().any(|need| moved.contains(need))
         {
-            stop(stack, *service)?;
-            wanted = with_needs(&[&wanted[..], &[*service]].concat())?;
+            stop(stack, service)?;
+            wanted = with_needs(stack, &[&wanted[..], &[service]].concat());
         }
     }
+    let names: Vec<&str> = wanted.iter().map(|service| service.name()).collect();
     let mut done: Vec<&str> = Vec::new();
     while done.len() < wanted.len() {
         let is_next = |service: &&&'static dyn Service| {
-            !done.contains(&service.name()) && service.needs().iter().all(|need| done.contains(need))
+            let mut needs = service.needs().iter();
+            !done.contains(&service.name()) && needs.all(|need| done.contains(need) || !names.contains(need))
         };
         let wave: Vec<&'static dyn Service> = wanted.iter().filter(is_next).copied().collect();
         together(&wave, |service| start(stack, service))?;
@@ -143,17 +156,19 @@ fn up(stack: &mut Stack, wanted: &[&'static dyn Service]) -> Result<()> {
     Ok(())
 }
 
-/// These and everything they need, in the table's order.
-fn with_needs(wanted: &[&'static dyn Service]) -> Result<Vec<&'static dyn Service>> {
+/// These and everything they need of what the stack has, in the table's order.
+fn with_needs(stack: &Stack, wanted: &[&'static dyn Service]) -> Vec<&'static dyn Service> {
     let mut names: BTreeSet<&str> = wanted.iter().map(|service| service.name()).collect();
     let mut before = 0;
     while before != names.len() {
         before = names.len();
-        for name in names.clone() {
-            names.extend(find(name)?.needs());
+        for service in stack.services() {
+            if names.contains(service.name()) {
+                names.extend(service.needs());
+            }
         }
     }
-    Ok(all().iter().filter(|service| names.contains(service.name())).copied().collect())
+    stack.services().into_iter().filter(|service| names.contains(service.name())).collect()
 }
 
 /// Debian's packages first, since Maven is one of them; then downloads and the one build side by side.
@@ -236,7 +251,7 @@ fn failure(stack: &Stack, service: &dyn Service, what: &str) -> String {
 
 fn write_env(stack: &Stack) -> Result<()> {
     let mut text = String::new();
-    for service in all() {
+    for service in stack.services() {
         for (name, value) in service.env(stack)? {
             writeln!(text, "{name}={value}")?;
         }
@@ -247,8 +262,8 @@ fn write_env(stack: &Stack) -> Result<()> {
     Ok(())
 }
 
-fn env() -> Result<()> {
-    let file = Stack::open()?.env_file();
+fn env(stack: &Stack) -> Result<()> {
+    let file = stack.env_file();
     print!("{}", fs::read_to_string(file).context("no stack here yet; run `cargo xtask stack up`")?);
     Ok(())
 }
@@ -268,10 +283,9 @@ pub fn env_lines(stack: &Stack) -> Result<Vec<(String, String)>> {
         .collect())
 }
 
-fn down(wanted: &[&'static dyn Service]) -> Result<()> {
-    let stack = Stack::open()?;
+fn down(stack: &Stack, wanted: &[&'static dyn Service]) -> Result<()> {
     let _lock = stack.lock()?;
-    stop_all(&stack, wanted)
+    stop_all(stack, wanted)
 }
 
 /// Those that need others go first, so that nobody logs errors about a lost server.
@@ -292,13 +306,12 @@ fn stop(stack: &Stack, service: &'static dyn Service) -> Result<()> {
     Ok(())
 }
 
-fn kill(wanted: &[&'static dyn Service]) -> Result<()> {
-    let stack = Stack::open()?;
+fn kill(stack: &Stack, wanted: &[&'static dyn Service]) -> Result<()> {
     let _lock = stack.lock()?;
     for service in wanted {
         let process = Process::of(&stack.dir, service.name());
         process.with_context(|| format!("{} does not run", service.name()))?.kill()?;
-        process::forget(&stack, service.name());
+        process::forget(stack, service.name());
         println!("  {} … killed", service.name());
     }
     Ok(())
@@ -313,8 +326,9 @@ fn reset(stack: &Stack, wanted: &[&'static dyn Service]) -> Result<()> {
         remove(&log.with_extension("log.1"))?;
         remove(&log)?;
     }
-    if wanted.len() == all().len() {
+    if wanted.len() == stack.services().len() {
         remove(&stack.env_file())?;
+        remove(&stack.dir.join("brokers"))?;
         remove(&stack.dir.join("ports"))?;
     }
     Ok(())
@@ -330,18 +344,17 @@ fn remove(path: &std::path::Path) -> Result<()> {
     }
 }
 
-fn status() -> Result<()> {
-    let stack = Stack::open()?;
+fn status(stack: &Stack) -> Result<()> {
     println!(
         "{:<11} {:<9} {:>8} {:>6} {:>9} {:>9}  what",
         "service", "state", "pid", "port", "uptime", "memory"
     );
-    for service in all() {
+    for service in stack.services() {
         let port = stack.port(service.ports()[0]).map_or_else(|_| "-".to_owned(), |port| port.to_string());
         let (state, pid, uptime, memory) = match Process::of(&stack.dir, service.name()) {
             None => ("down", "-".to_owned(), "-".to_owned(), "-".to_owned()),
             Some(process) => (
-                if service.is_ready(&stack)? { "healthy" } else { "unhealthy" },
+                if service.is_ready(stack)? { "healthy" } else { "unhealthy" },
                 process.pid.to_string(),
                 process.uptime().map_or_else(|| "-".to_owned(), duration),
                 format!("{} MiB", process.memory()),
@@ -364,8 +377,7 @@ fn duration(seconds: f64) -> String {
     }
 }
 
-fn logs(wanted: &[&'static dyn Service]) -> Result<()> {
-    let stack = Stack::open()?;
+fn logs(stack: &Stack, wanted: &[&'static dyn Service]) -> Result<()> {
     let lines = if wanted.len() == 1 { 200 } else { 10 };
     for service in wanted {
         let log = stack.log(service.name());

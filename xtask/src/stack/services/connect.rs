@@ -46,7 +46,7 @@ impl Service for Connect {
         &["maven", "zip"]
     }
     fn artifacts(&self) -> Vec<Artifact> {
-        let mut artifacts = kafka::Kafka.artifacts();
+        let mut artifacts = kafka::NODES[0].artifacts();
         artifacts.extend([DEBEZIUM, AVRO_CONVERTER]);
         artifacts
     }
@@ -80,7 +80,7 @@ impl Service for Connect {
         &["connect"]
     }
     fn needs(&self) -> &'static [&'static str] {
-        &["kafka", "registry"]
+        &["kafka", "kafka-2", "kafka-3", "registry"]
     }
 
     fn command(&self, stack: &Stack) -> Result<Command> {
@@ -88,7 +88,7 @@ impl Service for Connect {
         fs::create_dir_all(&data)?;
         let properties = data.join("worker.properties");
         let text = format!(
-            "bootstrap.servers=127.0.0.1:{kafka}\n\
+            "bootstrap.servers={kafka}\n\
              group.id=connect\n\
              listeners=http://127.0.0.1:{port}\n\
              rest.advertised.host.name=127.0.0.1\n\
@@ -101,15 +101,16 @@ impl Service for Connect {
              value.converter=org.apache.kafka.connect.json.JsonConverter\n\
              value.converter.schemas.enable=false\n\
              config.storage.topic=connect.configs\n\
-             config.storage.replication.factor=1\n\
+             config.storage.replication.factor={copies}\n\
              offset.storage.topic=connect.offsets\n\
-             offset.storage.replication.factor=1\n\
+             offset.storage.replication.factor={copies}\n\
              offset.storage.partitions=4\n\
              status.storage.topic=connect.status\n\
-             status.storage.replication.factor=1\n\
+             status.storage.replication.factor={copies}\n\
              status.storage.partitions=1\n\
              offset.flush.interval.ms=1000\n",
-            kafka = stack.port("kafka")?,
+            kafka = kafka::brokers(stack)?,
+            copies = stack.brokers,
             port = stack.port("connect")?,
             debezium = DEBEZIUM.dir(&stack.cache).display(),
             converter = AVRO_CONVERTER.dir(&stack.cache).display(),

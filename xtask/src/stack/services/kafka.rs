@@ -1,5 +1,8 @@
-//! One Kafka broker that is its own controller (KRaft).
+//! Kafka: brokers that are their own controllers (KRaft), one in most stacks, three where a leader must be able to
+//! move. Three have one more listener each, which tells clients the port of a proxy: what speaks to the cluster
+//! by the proxies' ports passes through them.
 use std::fs;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -11,7 +14,33 @@ use crate::stack::install::Artifact;
 use crate::stack::java;
 use crate::stack::layout::Stack;
 
-pub struct Kafka;
+pub struct Kafka {
+    id: u8,
+    name: &'static str,
+    ports: [&'static str; 3],
+    proxy: [&'static str; 1],
+}
+
+pub static NODES: [Kafka; 3] = [
+    Kafka {
+        id: 1,
+        name: "kafka",
+        ports: ["kafka", "kafka_controller", "kafka_proxied"],
+        proxy: ["kafka_proxy"],
+    },
+    Kafka {
+        id: 2,
+        name: "kafka-2",
+        ports: ["kafka-2", "kafka-2_controller", "kafka-2_proxied"],
+        proxy: ["kafka-2_proxy"],
+    },
+    Kafka {
+        id: 3,
+        name: "kafka-3",
+        ports: ["kafka-3", "kafka-3_controller", "kafka-3_proxied"],
+        proxy: ["kafka-3_proxy"],
+    },
+];
 
 const JARS: Artifact = Artifact::Jars {
     name: "kafka-4.3.0",
@@ -34,6 +63,29 @@ pub fn libs(cache: &Path) -> PathBuf {
     JARS.dir(cache).join("libs")
 }
 
+/// Addresses of the stack's brokers, as clients take them.
+pub fn brokers(stack: &Stack) -> Result<String> {
+    listed(stack, |node| Ok(format!("127.0.0.1:{}", stack.port(node.ports[0])?)))
+}
+
+/// Something of each of the stack's nodes, separated by commas.
+fn listed(stack: &Stack, of: impl Fn(&Kafka) -> Result<String>) -> Result<String> {
+    let nodes = NODES.iter().filter(|node| node.belongs_to(stack));
+    Ok(nodes.map(of).collect::<Result<Vec<_>>>()?.join(","))
+}
+
+/// The same for all nodes without one asking another: made from the stack's folder. 16 bytes in base 64.
+fn cluster_id(stack: &Stack) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    let digit = |position: u8| {
+        let mut hasher = DefaultHasher::new();
+        (&stack.dir, position).hash(&mut hasher);
+        char::from(DIGITS[(hasher.finish() % 64) as usize])
+    };
+    // The last digit holds two bits. A leading hyphen would be read as an option.
+    std::iter::once('F').chain((1..21).map(digit)).chain(std::iter::once('A')).collect()
+}
+
 /// A `java` command over Kafka's jars: the broker, Connect and the tools are all in them.
 pub fn java_command(stack: &Stack, heap: &str, log4j: &Path) -> Result<Command> {
     let mut command = Command::new(java::find(17, &stack.cache).context("no Java 17 or later")?);
@@ -46,9 +98,53 @@ pub fn java_command(stack: &Stack, heap: &str, log4j: &Path) -> Result<Command> 
     Ok(command)
 }
 
+impl Kafka {
+    fn properties(&self, stack: &Stack, logs: &Path) -> Result<String> {
+        let [port, controller, proxied] = self.ports.map(|name| stack.port(name));
+        let (port, controller) = (port?, controller?);
+        let mut listeners = format!("PLAINTEXT://127.0.0.1:{port}");
+        let mut advertised = listeners.clone();
+        if stack.brokers > 1 {
+            listeners += &format!(",PROXIED://127.0.0.1:{}", proxied?);
+            advertised += &format!(",PROXIED://127.0.0.1:{}", stack.port(self.proxy[0])?);
+        }
+        let voters =
+            listed(stack, |node| Ok(format!("{}@127.0.0.1:{}", node.id, stack.port(node.ports[1])?)))?;
+        let copies = stack.brokers;
+        let in_sync = if copies > 1 { 2 } else { 1 };
+        // Topics are declared, never made by accident; internal topics are small, since one machine has them all.
+        // A broker that dies is missed after six seconds rather than nine.
+        Ok(format!(
+            "process.roles=broker,controller\n\
+             node.id={}\n\
+             controller.quorum.voters={voters}\n\
+             listeners={listeners},CONTROLLER://127.0.0.1:{controller}\n\
+             advertised.listeners={advertised}\n\
+             listener.security.protocol.map=PLAINTEXT:PLAINTEXT,PROXIED:PLAINTEXT,CONTROLLER:PLAINTEXT\n\
+             controller.listener.names=CONTROLLER\n\
+             log.dirs={}\n\
+             auto.create.topics.enable=false\n\
+             default.replication.factor={copies}\n\
+             min.insync.replicas={in_sync}\n\
+             offsets.topic.replication.factor={copies}\n\
+             offsets.topic.num.partitions=8\n\
+             transaction.state.log.replication.factor={copies}\n\
+             transaction.state.log.min.isr={in_sync}\n\
+             transaction.state.log.num.partitions=8\n\
+             share.coordinator.state.topic.replication.factor={copies}\n\
+             share.coordinator.state.topic.min.isr={in_sync}\n\
+             broker.session.timeout.ms=6000\n\
+             broker.heartbeat.interval.ms=1000\n\
+             group.initial.rebalance.delay.ms=0\n",
+            self.id,
+            logs.display()
+        ))
+    }
+}
+
 impl Service for Kafka {
     fn name(&self) -> &'static str {
-        "kafka"
+        self.name
     }
     fn about(&self) -> &'static str {
         "Kafka 4.3.0"
@@ -63,60 +159,78 @@ impl Service for Kafka {
         Some(17)
     }
     fn ports(&self) -> &'static [&'static str] {
-        &["kafka", "kafka_controller"]
+        &NODES[usize::from(self.id) - 1].ports
+    }
+    fn set_aside(&self) -> &'static [&'static str] {
+        &NODES[usize::from(self.id) - 1].proxy
+    }
+    fn belongs_to(&self, stack: &Stack) -> bool {
+        self.id <= stack.brokers
     }
 
     fn command(&self, stack: &Stack) -> Result<Command> {
-        let data = stack.data("kafka");
+        let data = stack.data(self.name);
         fs::create_dir_all(&data)?;
         let properties = data.join("server.properties");
-        let (port, controller) = (stack.port("kafka")?, stack.port("kafka_controller")?);
         let logs = data.join("logs");
-        // Topics are declared, never made by accident; internal topics are small, since one machine has them all.
-        let text = format!(
-            "process.roles=broker,controller\n\
-             node.id=1\n\
-             controller.quorum.voters=1@127.0.0.1:{controller}\n\
-             listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}\n\
-             advertised.listeners=PLAINTEXT://127.0.0.1:{port}\n\
-             controller.listener.names=CONTROLLER\n\
-             log.dirs={}\n\
-             auto.create.topics.enable=false\n\
-             offsets.topic.replication.factor=1\n\
-             offsets.topic.num.partitions=8\n\
-             transaction.state.log.replication.factor=1\n\
-             transaction.state.log.min.isr=1\n\
-             transaction.state.log.num.partitions=8\n\
-             share.coordinator.state.topic.replication.factor=1\n\
-             share.coordinator.state.topic.min.isr=1\n\
-             group.initial.rebalance.delay.ms=0\n",
-            logs.display()
-        );
-        fs::write(&properties, text)?;
+        fs::write(&properties, self.properties(stack, &logs)?)?;
         let log4j = data.join("log4j2.properties");
         if !logs.join("meta.properties").is_file() {
-            let tool = |arguments: &[&str]| {
-                let mut command = java_command(stack, "256m", &log4j)?;
-                shell::capture(command.arg("kafka.tools.StorageTool").args(arguments))
-            };
-            let id = tool(&["random-uuid"])?;
-            let id = id.lines().last().context("Kafka's storage tool made no cluster id")?;
-            tool(&["format", "-t", id, "-c", &properties.to_string_lossy()])?;
+            let mut tool = java_command(stack, "256m", &log4j)?;
+            tool.args(["kafka.tools.StorageTool", "format", "-t", &cluster_id(stack), "-c"]).arg(&properties);
+            shell::capture(&mut tool)?;
         }
-        let mut command = java_command(stack, "1g", &log4j)?;
+        let mut command = java_command(stack, if stack.brokers > 1 { "512m" } else { "1g" }, &log4j)?;
         command.arg("kafka.Kafka").arg(properties);
         Ok(command)
     }
 
     /// The port opens before the broker takes requests, so its own word counts.
     fn is_ready(&self, stack: &Stack) -> Result<bool> {
-        Ok(fs::read_to_string(stack.log("kafka"))?.contains("Kafka Server started"))
+        Ok(fs::read_to_string(stack.log(self.name))?.contains("Kafka Server started"))
     }
 
     fn env(&self, stack: &Stack) -> Result<Vec<(&'static str, String)>> {
-        Ok(vec![
-            ("FHIREHOSE__KAFKA__BROKERS", format!("127.0.0.1:{}", stack.port("kafka")?)),
+        if self.id > 1 {
+            return Ok(Vec::new());
+        }
+        let mut env = vec![
+            ("FHIREHOSE__KAFKA__BROKERS", brokers(stack)?),
             ("STACK_KAFKA_LIBS", libs(&stack.cache).display().to_string()),
-        ])
+        ];
+        if stack.brokers > 1 {
+            // By broker: the port it tells clients, where a proxy is to listen, and its own behind that.
+            let pair =
+                |node: &Kafka| Ok(format!("{}:{}", stack.port(node.proxy[0])?, stack.port(node.ports[2])?));
+            env.push(("STACK_KAFKA_PROXIED", listed(stack, pair)?));
+        }
+        Ok(env)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn three_nodes_are_told_of_each_other_and_of_their_proxies() {
+        let dir = std::env::temp_dir().join(format!("xtask-nodes-{}", std::process::id()));
+        let mut stack = Stack::open_at(dir.clone()).unwrap();
+        stack.choose_brokers(3).unwrap();
+        stack.allot_ports().unwrap();
+        let text = NODES[1].properties(&stack, Path::new("logs")).unwrap();
+        let (proxy, own) = (stack.port("kafka-2_proxy").unwrap(), stack.port("kafka-2_proxied").unwrap());
+        assert!(text.contains(&format!(
+            "advertised.listeners=PLAINTEXT://127.0.0.1:{},PROXIED://127.0.0.1:{proxy}\n",
+            stack.port("kafka-2").unwrap()
+        )));
+        assert!(text.contains(&format!("3@127.0.0.1:{}\n", stack.port("kafka-3_controller").unwrap())));
+        assert!(text.contains("offsets.topic.replication.factor=3\n"));
+        let env = NODES[0].env(&stack).unwrap();
+        assert!(env.iter().any(
+            |(name, value)| *name == "STACK_KAFKA_PROXIED" && value.contains(&format!(",{proxy}:{own},"))
+        ));
+        assert_eq!((cluster_id(&stack).len(), cluster_id(&stack)), (22, cluster_id(&stack)));
+        fs::remove_dir_all(dir).unwrap();
     }
 }

@@ -17,6 +17,7 @@ mod redis;
 mod registry;
 
 pub use connect::url as connect_url;
+pub use kafka::brokers as kafka_brokers;
 pub use mariadb::Hospital;
 pub use registry::native_url as registry_native_url;
 
@@ -43,11 +44,20 @@ pub trait Service: Sync {
 
     /// Names of its ports; the first is the one clients use.
     fn ports(&self) -> &'static [&'static str];
+    /// Names of ports that it tells clients and where somebody else listens, who may be doing so at the moment:
+    /// allotted once and kept.
+    fn set_aside(&self) -> &'static [&'static str] {
+        &[]
+    }
     /// Below the range that Linux gives to outgoing connections.
     fn port_range(&self) -> Range<u16> {
         20_000..30_000
     }
-    /// Services that must be ready before it, and whose ports it was told.
+    /// Whether this stack has it.
+    fn belongs_to(&self, _stack: &Stack) -> bool {
+        true
+    }
+    /// Services that must be ready before it, and whose ports it was told, where the stack has them.
     fn needs(&self) -> &'static [&'static str] {
         &[]
     }
@@ -71,8 +81,10 @@ pub trait Service: Sync {
 }
 
 /// In the order of the env file and of `status`.
-static ALL: [&dyn Service; 8] = [
-    &kafka::Kafka,
+static ALL: [&dyn Service; 10] = [
+    &kafka::NODES[0],
+    &kafka::NODES[1],
+    &kafka::NODES[2],
     &registry::Registry,
     &postgres::Postgres,
     &opensearch::OpenSearch,
@@ -82,6 +94,7 @@ static ALL: [&dyn Service; 8] = [
     &mariadb::HOSPITAL_B,
 ];
 
+/// Of every stack there can be; [`Stack::services`] are those of one.
 pub fn all() -> &'static [&'static dyn Service] {
     &ALL
 }
