@@ -1,0 +1,181 @@
+//! What the blows of the matrix do. Each strikes and heals before it returns.
+
+pub mod debezium;
+pub mod group;
+pub mod kafka;
+pub mod network;
+pub mod postgres;
+pub mod process;
+pub mod stores;
+
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+
+use crate::flow::{Flow, Live};
+use crate::ledger::{Breaches, Invariant};
+use crate::product::{Fleet, Process, Setting, Tended};
+use crate::proxy::Proxies;
+use crate::schedule::Plan;
+use crate::servers::Servers;
+use crate::world::World;
+
+/// How long an armed fault point may take to be passed.
+const PASSED_WITHIN: Duration = Duration::from_secs(20);
+/// How often processes are looked after.
+const TEND: Duration = Duration::from_millis(50);
+/// A clean stop ends within this time.
+const STOPS_WITHIN: Duration = Duration::from_secs(10);
+/// How long a process may take until it is ready.
+pub const READY: Duration = Duration::from_secs(60);
+
+/// Where a blow falls, and what is seen while it does.
+pub struct Field<'a> {
+    pub plan: &'a Plan,
+    pub world: &'a World,
+    pub flow: &'static dyn Flow,
+    pub live: &'a dyn Live,
+    pub proxies: &'a Proxies,
+    pub servers: &'a Servers,
+    pub fleet: &'a mut Fleet,
+    pub breaches: Breaches,
+    /// Whether an armed fault point was passed; true where none is.
+    pub met: bool,
+}
+
+impl Field<'_> {
+    /// Lets time pass. Processes that a signal has ended are started again; those that end by themselves, too,
+    /// and are a breach.
+    pub fn pause(&mut self, time: Duration) -> Result<()> {
+        let until = Instant::now() + time;
+        loop {
+            self.tend()?;
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(());
+            }
+            sleep(left.min(TEND));
+        }
+    }
+
+    /// For as long as the fault lasts.
+    pub fn last(&mut self) -> Result<()> {
+        self.pause(Duration::from_millis(self.plan.lasts_ms))
+    }
+
+    fn tend(&mut self) -> Result<()> {
+        for (index, tended) in self.fleet.tend()? {
+            if let Tended::Ended(status) = tended {
+                let process = &mut self.fleet.processes[index];
+                let which = format!("{} ({status})", process.instance);
+                process.restart()?;
+                self.breaches.add(Invariant::I10, "a process ended by itself", which);
+            }
+        }
+        Ok(())
+    }
+
+    /// The instance that the seed has chosen.
+    pub fn victim(&mut self) -> Result<&mut Process> {
+        self.process(self.plan.instance)
+    }
+
+    pub fn process(&mut self, index: usize) -> Result<&mut Process> {
+        self.fleet.processes.get_mut(index).context("no such instance runs")
+    }
+
+    /// Until all are ready again, after processes were started.
+    pub fn await_ready(&mut self) -> Result<()> {
+        let begun = Instant::now();
+        while !self.fleet.processes.iter().all(Process::ready) {
+            if begun.elapsed() > READY {
+                let late = self.fleet.processes.iter().filter(|process| !process.ready());
+                let late: Vec<_> = late.map(|process| process.instance.clone()).collect();
+                self.breaches.add(Invariant::I10, "not ready within a minute", late.join(" and "));
+                return Ok(());
+            }
+            self.pause(Duration::from_millis(200))?;
+        }
+        Ok(())
+    }
+
+    /// Stops an instance cleanly; a stop that is not clean or takes too long is a breach.
+    pub fn stop(&mut self, index: usize) -> Result<()> {
+        let process = self.process(index)?;
+        let stopped = process.stop();
+        let which = process.instance.clone();
+        match stopped {
+            Ok(time) if time <= STOPS_WITHIN => {}
+            Ok(time) => {
+                self.breaches.add(Invariant::I10, "took too long to stop", format!("{which} {time:?}"));
+            }
+            Err(error) => {
+                self.breaches.add(Invariant::I10, "did not stop cleanly", format!("{which}: {error:#}"));
+                // Whatever became of it, nobody of that name runs on.
+                self.process(index)?.kill()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Stops an instance cleanly and starts it with other settings, in its place and under its name.
+    pub fn replace(&mut self, index: usize, setting: &Setting) -> Result<()> {
+        self.stop(index)?;
+        let old = self.fleet.processes.remove(index);
+        let (processor, instance) = (old.processor.clone(), old.instance.clone());
+        drop(old);
+        self.fleet.start(&processor, &instance, setting)?;
+        if let Some(new) = self.fleet.processes.pop() {
+            self.fleet.processes.insert(index, new);
+        }
+        Ok(())
+    }
+
+    /// Starts the victim anew with an armed fault point. Every start after that is without.
+    pub fn arm(&mut self, point: &str, action: &str, hit: u64) -> Result<()> {
+        let armed = format!("{point}={action}@{hit}");
+        let once = vec![("FHIREHOSE_FAULTPOINTS".to_owned(), armed)];
+        self.replace(self.plan.instance, &Setting { once, ..Setting::default() })
+    }
+
+    /// Waits until the victim has passed its fault point; some are passed only when the group changes.
+    pub fn await_point(&mut self, point: &str) -> Result<bool> {
+        let told = format!("faultpoint {point} ");
+        let begun = Instant::now();
+        let mut guest = false;
+        loop {
+            let passed = !self.victim()?.lines_with(&told)?.is_empty();
+            if passed || begun.elapsed() > PASSED_WITHIN {
+                if guest {
+                    self.dismiss()?;
+                }
+                self.met = passed;
+                return Ok(passed);
+            }
+            if !guest && point.ends_with(".revoking") && begun.elapsed() > Duration::from_secs(3) {
+                self.invite()?;
+                guest = true;
+            }
+            self.pause(TEND)?;
+        }
+    }
+
+    /// A third instance joins.
+    pub fn invite(&mut self) -> Result<()> {
+        let processor = self.process(0)?.processor.clone();
+        self.fleet.start(&processor, GUEST, &Setting::default()).map(drop)
+    }
+
+    /// The third instance leaves, if there is one.
+    pub fn dismiss(&mut self) -> Result<()> {
+        let found = self.fleet.processes.iter().position(|process| process.instance == GUEST);
+        if let Some(index) = found {
+            self.stop(index)?;
+            self.fleet.processes.remove(index);
+        }
+        Ok(())
+    }
+}
+
+const GUEST: &str = "guest";

@@ -1,0 +1,74 @@
+//! Processes of the product killed, frozen, doubled, and with wrong clocks.
+
+use anyhow::Result;
+
+use super::Field;
+use crate::product::Setting;
+
+pub fn nothing(_: &mut Field<'_>) -> Result<()> {
+    Ok(())
+}
+
+pub fn kill(field: &mut Field<'_>) -> Result<()> {
+    let victim = field.victim()?;
+    victim.kill()?;
+    victim.restart()
+}
+
+pub fn kill_both(field: &mut Field<'_>) -> Result<()> {
+    field.process(0)?.kill()?;
+    field.process(1)?.kill()?;
+    field.process(0)?.restart()?;
+    field.process(1)?.restart()
+}
+
+pub fn kill_at(field: &mut Field<'_>) -> Result<()> {
+    let point = field.plan.cell.variant;
+    field.arm(point, "kill", hit(field))?;
+    field.await_point(point).map(drop)
+}
+
+pub fn freeze(field: &mut Field<'_>) -> Result<()> {
+    field.victim()?.freeze()?;
+    field.last()?;
+    field.victim()?.thaw()
+}
+
+pub fn freeze_at(field: &mut Field<'_>) -> Result<()> {
+    let point = field.plan.cell.variant;
+    field.arm(point, "stop", hit(field))?;
+    if field.await_point(point)? {
+        field.last()?;
+        field.victim()?.thaw()?;
+    }
+    Ok(())
+}
+
+/// Points that are passed when the group changes are passed seldom.
+fn hit(field: &Field<'_>) -> u64 {
+    match field.plan.cell.variant.rsplit('.').next() {
+        Some("revoking" | "restoring" | "claimed") => 1,
+        Some("letters") => field.plan.hit.div_ceil(4),
+        _ => field.plan.hit,
+    }
+}
+
+pub fn twin(field: &mut Field<'_>) -> Result<()> {
+    let victim = field.victim()?;
+    let (processor, instance) = (victim.processor.clone(), victim.instance.clone());
+    field.fleet.start(&processor, &instance, &Setting::default())?;
+    let twin = field.fleet.processes.len() - 1;
+    field.last()?;
+    field.stop(twin)?;
+    field.fleet.processes.remove(twin);
+    Ok(())
+}
+
+pub fn clock(field: &mut Field<'_>) -> Result<()> {
+    const HOUR: i64 = 3_600;
+    let off = if field.plan.hit.is_multiple_of(2) { HOUR } else { -HOUR };
+    field.replace(field.plan.instance, &Setting { clock_off_seconds: off, ..Setting::default() })?;
+    field.await_ready()?;
+    field.last()?;
+    field.replace(field.plan.instance, &Setting::default())
+}

@@ -1,0 +1,69 @@
+//! OpenSearch, Redis and the schema registry.
+
+use anyhow::Result;
+
+use super::Field;
+use crate::product::Setting;
+use crate::proxy::{Leg, Toxic};
+
+pub fn search_kill(field: &mut Field<'_>) -> Result<()> {
+    field.servers.kill("opensearch")?;
+    field.servers.up("opensearch")
+}
+
+pub fn search_429(field: &mut Field<'_>) -> Result<()> {
+    refused(field, Toxic::TooManyRequests { share: field.plan.share })
+}
+
+pub fn search_partial(field: &mut Field<'_>) -> Result<()> {
+    refused(field, Toxic::PartialBulk { share: field.plan.share })
+}
+
+pub fn search_unavailable(field: &mut Field<'_>) -> Result<()> {
+    refused(field, Toxic::Unavailable)
+}
+
+fn refused(field: &mut Field<'_>, toxic: Toxic) -> Result<()> {
+    let leg = field.proxies.leg(Leg::Search)?;
+    let before = leg.counters().struck;
+    leg.set(toxic);
+    field.last()?;
+    let leg = field.proxies.leg(Leg::Search)?;
+    leg.heal();
+    field.met = leg.counters().struck > before;
+    Ok(())
+}
+
+pub fn redis_restart(field: &mut Field<'_>) -> Result<()> {
+    field.servers.restart("redis")
+}
+
+pub fn redis_kill(field: &mut Field<'_>) -> Result<()> {
+    field.servers.kill("redis")?;
+    field.last()?;
+    field.servers.up("redis")
+}
+
+/// What is known of schemas is kept, so an instance is started anew meanwhile.
+pub fn registry_down(field: &mut Field<'_>) -> Result<()> {
+    field.servers.kill("registry")?;
+    field.replace(field.plan.instance, &Setting::default())?;
+    field.last()?;
+    field.servers.up("registry")
+}
+
+pub fn registry_slow(field: &mut Field<'_>) -> Result<()> {
+    registry(field, Toxic::Latency { ms: 1_000, jitter_ms: 100 })
+}
+
+pub fn registry_wrong(field: &mut Field<'_>) -> Result<()> {
+    registry(field, Toxic::UnknownSchema)
+}
+
+fn registry(field: &mut Field<'_>, toxic: Toxic) -> Result<()> {
+    field.proxies.leg(Leg::Registry)?.set(toxic);
+    field.replace(field.plan.instance, &Setting::default())?;
+    field.last()?;
+    field.proxies.leg(Leg::Registry)?.heal();
+    Ok(())
+}

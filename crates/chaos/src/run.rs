@@ -1,0 +1,340 @@
+//! One run: processes up, load, the blow, healing, quiet, and the account.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Mutex;
+use std::thread::{self, sleep};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow};
+use rdkafka::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+
+use crate::faults::{Field, READY};
+use crate::flow::{Flow, Halt, Live, Run};
+use crate::health;
+use crate::ledger::{Breaches, Invariant, Violation};
+use crate::matrix::{Moment, commit_point};
+use crate::product::{Fleet, Process, Setting};
+use crate::proxy::Proxies;
+use crate::report::Outcome;
+use crate::schedule::Plan;
+use crate::servers::Servers;
+use crate::world::World;
+
+/// The load goes on for so long after healing, at least.
+const AFTER: Duration = Duration::from_secs(8);
+/// After the load everything must be read within this time.
+const QUIET: Duration = Duration::from_secs(60);
+/// At rest is what stays so for this long.
+const REST: Duration = Duration::from_millis(1_500);
+/// Violations that a watcher repeats twice a second are kept up to this number.
+const WATCHED: usize = 10;
+
+const SERVICES: [&str; 7] = ["kafka", "kafka-2", "kafka-3", "registry", "postgres", "opensearch", "redis"];
+
+/// What all runs of one call share.
+pub struct Harness {
+    pub world: World,
+    pub proxies: Proxies,
+    pub servers: Servers,
+    pub flows: Vec<&'static dyn Flow>,
+    pub canaries: Vec<String>,
+    /// Where runs keep their logs.
+    pub dir: PathBuf,
+    /// Input records per second.
+    pub rate: f64,
+    /// The load goes on for so long, at least.
+    pub seconds: u64,
+}
+
+/// What a run found out by the way.
+struct Found {
+    records: u64,
+    recovery: Option<Duration>,
+    met: bool,
+    violations: Vec<Violation>,
+}
+
+impl Harness {
+    /// Where the logs of a run are.
+    pub fn dir_of(&self, plan: &Plan, planted: Option<&str>) -> PathBuf {
+        let fault = plan.cell.fault_name().replace([':', '.'], "-");
+        let bug = planted.map(|bug| format!("-{bug}")).unwrap_or_default();
+        self.dir.join(format!("{}-{}-{fault}{bug}", plan.seed, plan.cell.subject.flow))
+    }
+
+    /// Never fails: what went wrong beside the product is told in the outcome.
+    pub fn run(&self, plan: &Plan, planted: Option<&str>) -> Outcome {
+        let begun = Instant::now();
+        let mut outcome = Outcome::of(plan, planted);
+        match self.attempt(plan, planted) {
+            Ok(found) => {
+                outcome.records = found.records;
+                outcome.struck = found.met;
+                outcome.recovery_ms = found.recovery.map(|time| time.as_millis() as u64);
+                outcome.violations = found.violations;
+            }
+            Err(error) => outcome.error = Some(format!("{error:#}")),
+        }
+        self.proxies.heal();
+        outcome.seconds = begun.elapsed().as_secs_f64();
+        outcome.at = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+        outcome
+    }
+
+    fn attempt(&self, plan: &Plan, planted: Option<&str>) -> Result<Found> {
+        let name = plan.cell.subject.flow;
+        let flow = *self.flows.iter().find(|flow| flow.name() == name).context("no such flow")?;
+        let dir = self.dir_of(plan, planted);
+        if dir.exists() {
+            std::fs::remove_dir_all(&dir)?;
+        }
+        self.proxies.heal();
+        for service in SERVICES {
+            // A run that failed may have left one down.
+            if !self.servers.runs(service) {
+                self.servers.up(service)?;
+            }
+        }
+        let run = Run {
+            seed: plan.seed,
+            tag: format!("{:x}", jiff::Timestamp::now().as_millisecond()),
+            rate: self.rate,
+            poison: plan.poison,
+            dir: dir.clone(),
+        };
+        let live = flow.open(&self.world, &run).context("opening the flow")?;
+        let mut env = self.proxies.product_env();
+        env.push(("FHIREHOSE__RUNTIME__STATE_DIR".into(), dir.join("state").display().to_string()));
+        env.extend(planted.map(|bug| ("FHIREHOSE_PLANTED_BUG".to_owned(), bug.to_owned())));
+        let mut fleet = Fleet::new(&self.world.root, &dir, env)?;
+        // The flow `whole` runs every processor in each of its processes.
+        let processor = if name == "whole" { "all" } else { name };
+        for instance in ["a", "b"] {
+            fleet.start(processor, instance, &Setting::default())?;
+        }
+        fleet.await_ready(READY).context("before the load")?;
+        self.under_load(plan, flow, &*live, &mut fleet)
+    }
+
+    fn under_load(
+        &self,
+        plan: &Plan,
+        flow: &'static dyn Flow,
+        live: &dyn Live,
+        fleet: &mut Fleet,
+    ) -> Result<Found> {
+        let (loading, watching) = (Halt::default(), Halt::default());
+        let watched = Mutex::new(Breaches::default());
+        let watch = || {
+            let mut seen = 0;
+            while !watching.halted() {
+                for violation in live.watch() {
+                    seen += 1;
+                    if seen <= WATCHED
+                        && let Ok(mut watched) = watched.lock()
+                    {
+                        watched.add(violation.invariant, &violation.what, "while it ran");
+                    }
+                }
+                sleep(Duration::from_millis(500));
+            }
+        };
+        let (records, struck) = thread::scope(|scope| {
+            let watcher = scope.spawn(watch);
+            let mut field = Field {
+                plan,
+                world: &self.world,
+                flow,
+                live,
+                proxies: &self.proxies,
+                servers: &self.servers,
+                fleet,
+                breaches: Breaches::default(),
+                met: true,
+            };
+            let loader = || scope.spawn(|| live.load(&loading));
+            let mut running = None;
+            let struck = (|| {
+                if plan.moment == Moment::Idle {
+                    strike(&mut field)?;
+                    running = Some(loader());
+                    after(&mut field, self.seconds, Instant::now())
+                } else {
+                    running = Some(loader());
+                    let begun = Instant::now();
+                    field.pause(Duration::from_millis(plan.after_ms))?;
+                    strike(&mut field)?;
+                    after(&mut field, self.seconds, begun)
+                }
+            })();
+            // Whatever failed: the network must not stay broken for those that wait for it.
+            self.proxies.heal();
+            loading.halt();
+            let records = running.map(|thread| thread.join().map_err(|_| anyhow!("the load panicked")));
+            let struck = struck.and_then(|recovery| {
+                field.dismiss()?;
+                quiet(&mut field)?;
+                Ok((recovery, field.met, std::mem::take(&mut field.breaches)))
+            });
+            watching.halt();
+            drop(watcher.join());
+            (records, struck)
+        });
+        let (recovery, met, mut breaches) = struck?;
+        let records = records.transpose()?.transpose().context("the load")?.unwrap_or(0);
+        health::pages(fleet, &self.canaries, &mut breaches);
+        stop(fleet, &mut breaches);
+        let dir = fleet.processes.first().and_then(|process| process.log.parent()).context("no log")?;
+        health::logs(dir, &self.canaries, &mut breaches)?;
+        let watched = watched.into_inner().map_err(|_| anyhow!("the watcher panicked"))?;
+        let mut violations = breaches.into_vec();
+        violations.extend(watched.into_vec());
+        violations.extend(live.check().context("the account")?);
+        let wrong_data = violations.iter().any(|violation| violation.invariant <= Invariant::I7);
+        if plan.cell.fault.zombie && wrong_data {
+            let what = "what else is told here came of a run with a zombie".to_owned();
+            violations.push(Violation { invariant: Invariant::I9, what, count: 1 });
+        }
+        Ok(Found { records, recovery, met, violations })
+    }
+}
+
+/// Brings the moment about, strikes, and heals.
+fn strike(field: &mut Field<'_>) -> Result<()> {
+    match field.plan.moment {
+        Moment::Idle | Moment::Load => {}
+        Moment::Rebalance => {
+            field.invite()?;
+            field.pause(Duration::from_millis(field.plan.into_ms))?;
+        }
+        Moment::Commit => {
+            let point = commit_point(field.plan.cell.subject.target);
+            field.arm(point, &format!("sleep:{}", field.plan.into_ms * 2 + 500), field.plan.hit)?;
+            field.await_point(point)?;
+            field.pause(Duration::from_millis(field.plan.into_ms / 3))?;
+        }
+    }
+    let fault = field.plan.cell.fault;
+    (fault.strike)(field).with_context(|| format!("striking with {}", fault.name))
+}
+
+/// Lets the load go on until every partition has moved, and for its time. Returns how long the moving took.
+fn after(field: &mut Field<'_>, seconds: u64, begun: Instant) -> Result<Option<Duration>> {
+    let healed = Instant::now();
+    let limit = Duration::from_secs(field.plan.cell.fault.moves_within_s);
+    let mut before: Option<BTreeMap<String, i64>> = None;
+    let mut recovery = None;
+    while recovery.is_none() && healed.elapsed() < limit * 2 {
+        if let Ok(now) = field.live.progress() {
+            match &before {
+                None => before = Some(now),
+                Some(before) if behind(before, &now).is_empty() => recovery = Some(healed.elapsed()),
+                Some(_) => {}
+            }
+        }
+        field.pause(Duration::from_millis(100))?;
+    }
+    match recovery {
+        Some(time) if time > limit => {
+            field.breaches.add(Invariant::I10, "every partition moved late", format!("{time:?}"));
+        }
+        Some(_) => {}
+        None => {
+            let now = field.live.progress().unwrap_or_default();
+            let still = before.map(|before| behind(&before, &now)).unwrap_or_default();
+            field.breaches.add(Invariant::I10, "partitions do not move", still.join(" "));
+        }
+    }
+    let least = AFTER.saturating_sub(healed.elapsed());
+    field.pause(least.max(Duration::from_secs(seconds).saturating_sub(begun.elapsed())))?;
+    Ok(recovery)
+}
+
+/// Partitions that have not moved.
+fn behind(before: &BTreeMap<String, i64>, now: &BTreeMap<String, i64>) -> Vec<String> {
+    let still = before.iter().filter(|(at, then)| now.get(*at).is_none_or(|offset| offset <= then));
+    still.map(|(at, _)| at.clone()).collect()
+}
+
+/// Waits until every partition is done to its end and nobody has anything left.
+fn quiet(field: &mut Field<'_>) -> Result<()> {
+    let consumer: BaseConsumer = ClientConfig::new()
+        .set("bootstrap.servers", &field.world.brokers)
+        .set("group.id", "chaos-ends")
+        .create()?;
+    let begun = Instant::now();
+    let mut since = Instant::now();
+    while since.elapsed() < REST {
+        let left = left(&consumer, field.live);
+        let done = left.as_ref().is_ok_and(Vec::is_empty);
+        if !done || field.fleet.lag() != Some(0) {
+            since = Instant::now();
+        }
+        if begun.elapsed() > QUIET {
+            let left = match left {
+                Ok(left) if left.is_empty() => {
+                    let lag = field.fleet.processes.iter().map(|p| format!("{} {:?}", p.instance, p.lag()));
+                    format!("all is done, but the processes tell lag: {}", lag.collect::<Vec<_>>().join(", "))
+                }
+                Ok(left) => left.join(" "),
+                Err(error) => format!("{error:#}"),
+            };
+            field.breaches.add(Invariant::I10, "a minute after the load it is not at rest", left);
+            return Ok(());
+        }
+        field.pause(Duration::from_millis(200))?;
+    }
+    Ok(())
+}
+
+/// Partitions that are not done to their ends.
+fn left(consumer: &BaseConsumer, live: &dyn Live) -> Result<Vec<String>> {
+    let mut left = Vec::new();
+    for (at, done) in live.progress()? {
+        let (topic, partition) = at.rsplit_once('/').context("a partition is named topic/number")?;
+        let (_, end) = consumer.fetch_watermarks(topic, partition.parse()?, Duration::from_secs(5))?;
+        if done < end {
+            left.push(format!("{at} at {done} of {end}"));
+        }
+    }
+    Ok(left)
+}
+
+/// All processes stop cleanly in time.
+fn stop(fleet: &mut Fleet, breaches: &mut Breaches) {
+    const WITHIN: Duration = Duration::from_secs(10);
+    match fleet.stop() {
+        Ok(times) => {
+            for (process, time) in fleet.processes.iter().zip(times) {
+                if time > WITHIN {
+                    let which = format!("{} {time:?}", process.instance);
+                    breaches.add(Invariant::I10, "took too long to stop", which);
+                }
+            }
+        }
+        Err(error) => {
+            breaches.add(Invariant::I10, "did not stop cleanly", format!("{error:#}"));
+            // Nothing may be written while the account is made.
+            for process in &mut fleet.processes {
+                drop(Process::kill(process));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_partition_that_stands_or_vanishes_is_behind() {
+        let at = |offsets: &[(&str, i64)]| -> BTreeMap<String, i64> {
+            offsets.iter().map(|(at, offset)| ((*at).to_owned(), *offset)).collect()
+        };
+        let before = at(&[("t/0", 5), ("t/1", 7), ("t/2", 0)]);
+        assert_eq!(behind(&before, &at(&[("t/0", 6), ("t/1", 7)])), ["t/1", "t/2"]);
+        assert!(behind(&before, &at(&[("t/0", 6), ("t/1", 8), ("t/2", 1)])).is_empty());
+    }
+}
