@@ -1,8 +1,13 @@
 //! The processors as the harness drives them: what each is fed, and what must come of it.
 
+mod avro;
+mod stores;
+mod timescale;
+mod timescale_inputs;
+
 use crate::flow::Flow;
 
 /// Every flow there is.
 pub fn all() -> Vec<&'static dyn Flow> {
-    vec![]
+    vec![&timescale::Timescale]
 }

@@ -2,6 +2,8 @@
 
 pub mod avro;
 pub mod load;
+pub mod postgres;
+pub mod state;
 pub mod topics;
 
 use std::fmt;
