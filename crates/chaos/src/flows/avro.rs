@@ -61,7 +61,11 @@ fn cell(value: Value) -> Cell {
         Value::String(text) => Cell::Text(text),
         Value::Array(values) => {
             let texts = values.into_iter().map(cell);
-            Cell::Texts(texts.filter_map(|cell| if let Cell::Text(text) = cell { Some(text) } else { None }).collect())
+            Cell::Texts(
+                texts
+                    .filter_map(|cell| if let Cell::Text(text) = cell { Some(text) } else { None })
+                    .collect(),
+            )
         }
         _ => Cell::Null,
     }

@@ -1,13 +1,16 @@
 //! The processors as the harness drives them: what each is fed, and what must come of it.
 
 mod avro;
+mod cdc;
+mod session;
 mod stores;
 mod timescale;
 mod timescale_inputs;
+mod vitals;
 
 use crate::flow::Flow;
 
 /// Every flow there is.
 pub fn all() -> Vec<&'static dyn Flow> {
-    vec![&timescale::Timescale]
+    vec![&cdc::Cdc, &timescale::Timescale]
 }

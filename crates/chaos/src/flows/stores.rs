@@ -90,7 +90,8 @@ impl Inbox {
     /// Takes in what has arrived, up to these offsets if it is there.
     pub fn follow(&self, books: &mut Books, to: &Offsets) {
         let tail = locked(&self.tail);
-        let behind = |books: &Books| books.read().iter().any(|(at, read)| to.get(at).is_some_and(|to| read < to));
+        let behind =
+            |books: &Books| books.read().iter().any(|(at, read)| to.get(at).is_some_and(|to| read < to));
         for _ in 0..10 {
             tail.arrived(|topic, record| self.add(books, topic, &record));
             if !behind(books) {
@@ -161,6 +162,7 @@ pub fn load(world: &World, run: &Run, stop: &Halt, mut next: impl FnMut() -> Inp
     let mut pace = Pace::new(run.rate);
     while pace.next(stop) {
         producer.send(&next())?;
+        pace.wrote(1);
     }
     producer.finish()
 }
@@ -188,7 +190,13 @@ pub struct PostgresRun {
 pub type Also<'a> = &'a dyn Fn(&mut postgres::Transaction<'_>, &mut Breaches) -> Result<()>;
 
 impl PostgresRun {
-    pub fn open(inbox: Inbox, world: &World, run: &Run, idle: &[&str], tables: Vec<Table>) -> Result<PostgresRun> {
+    pub fn open(
+        inbox: Inbox,
+        world: &World,
+        run: &Run,
+        idle: &[&str],
+        tables: Vec<Table>,
+    ) -> Result<PostgresRun> {
         let mut ends = Topics::connect(world)?.ends(idle)?;
         ends.extend(inbox.starts().clone());
         let mut client = store::connect(&world.postgres)?;

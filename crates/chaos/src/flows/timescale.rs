@@ -35,7 +35,10 @@ impl Flow for Timescale {
         let mut schemas = Schemas::default();
         let (sample, text) = schemas.add(&world.registry, TOPIC)?;
         let loose_text = loose(&text)?;
-        let ids = SchemaIds { sample, loose: schemas.register(&world.registry, "chaos.loose.vitals", &loose_text)? };
+        let ids = SchemaIds {
+            sample,
+            loose: schemas.register(&world.registry, "chaos.loose.vitals", &loose_text)?,
+        };
         let columns = columns(&text)?;
         let partitions = Topics::connect(world)?.partitions(TOPIC)?;
         let judging = schemas.clone();

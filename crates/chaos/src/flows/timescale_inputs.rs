@@ -55,7 +55,14 @@ pub struct Generator {
 }
 
 impl Generator {
-    pub fn new(seed: u64, tenant: &str, poison: f64, partitions: i32, schemas: SchemaIds, now_ms: i64) -> Generator {
+    pub fn new(
+        seed: u64,
+        tenant: &str,
+        poison: f64,
+        partitions: i32,
+        schemas: SchemaIds,
+        now_ms: i64,
+    ) -> Generator {
         let start_ms = now_ms - 6 * 3_600_000;
         let device = |at: usize| Device {
             id: format!("d{at}"),

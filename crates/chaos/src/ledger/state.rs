@@ -344,7 +344,8 @@ mod tests {
             assert_eq!(differ(&books, rows), said(invariant, what));
         }
         let mut found = Breaches::default();
-        let other = [("a".to_owned(), Row { version: 3, print: 4 }), ("c".to_owned(), Row { version: 5, print: 5 })];
+        let other =
+            [("a".to_owned(), Row { version: 3, print: 4 }), ("c".to_owned(), Row { version: 5, print: 5 })];
         books.differences(0, "t", other, None, &mut found);
         assert_eq!(found.into_vec()[0].what, "t, other values: a");
     }
@@ -390,7 +391,8 @@ mod tests {
         let wrong = [(origin(1), 10), (origin(1), 10), (origin(2), 21), (origin(9), 90)];
         let mut found = Breaches::default();
         letters(&rejects, &wrong, &mut found);
-        let told: Vec<_> = found.into_vec().into_iter().map(|breach| (breach.invariant, breach.what)).collect();
+        let told: Vec<_> =
+            found.into_vec().into_iter().map(|breach| (breach.invariant, breach.what)).collect();
         let breach = |invariant, what: &str| (invariant, what.to_owned());
         assert_eq!(
             told,
