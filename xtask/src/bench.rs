@@ -10,7 +10,7 @@ const HELP: &str = "\
 Measures the product against plain peers: a copier that reads and writes as much, plain COPY and upserts.
 
 Builds in release mode, brings up a stack in .stack/bench with the servers the figures need, measures, prints tables,
-and takes the stack down again with its data. With no name, writes docs/generated/bench.md.
+and takes the stack down again with its data. Writes what was measured into docs/generated/bench.md.
 
 Usage: cargo xtask bench [name…]
 
@@ -19,6 +19,7 @@ Names:
   stores      the PostgreSQL sinks against COPY and upsert
   end-to-end  latency and memory of every processor at half load
   copying     normalize-cdc against a copier, and the cost of transactions
+  recovery    loss and restart of instances; a reference store of a million entries
 
 Examples:
   cargo xtask bench
@@ -26,7 +27,7 @@ Examples:
 
 Ratios are of contestants in turn; still, leave the machine alone meanwhile.";
 
-const NAMES: [&str; 4] = ["mapping", "stores", "end-to-end", "copying"];
+const NAMES: [&str; 5] = ["mapping", "stores", "end-to-end", "copying", "recovery"];
 const SERVICES: [&str; 5] = ["kafka", "registry", "postgres", "opensearch", "redis"];
 
 pub fn main(arguments: &[String]) -> Result<()> {

@@ -8,6 +8,7 @@ use anyhow::{Context, Result, bail, ensure};
 
 pub mod kafka;
 pub mod postgres;
+mod wire;
 
 /// The stack that `FHIREHOSE_STACK_DIR` names. Services have the names of `cargo xtask stack`.
 #[derive(Clone, Debug)]

@@ -13,7 +13,6 @@ pub struct World {
     pub search: String,
     pub redis: String,
     /// By broker: the port that it tells the product's clients, where a proxy listens, and its own behind it.
-    /// Empty in a stack of one broker, which has none.
     pub proxied: Vec<(u16, u16)>,
     /// The repository: shapes, configuration.
     pub root: PathBuf,
@@ -31,7 +30,7 @@ impl World {
             postgres: var("FHIREHOSE__POSTGRES__URL")?,
             search: var("FHIREHOSE__SEARCH__URL")?,
             redis: var("FHIREHOSE__REDIS__URL")?,
-            proxied: proxied(&std::env::var("STACK_KAFKA_PROXIED").unwrap_or_default())?,
+            proxied: proxied(&var("STACK_KAFKA_PROXIED")?)?,
             root,
         })
     }
@@ -54,6 +53,6 @@ mod tests {
     #[test]
     fn ports_of_proxied_brokers_are_pairs() {
         assert_eq!(proxied("1:2,3:4").unwrap(), [(1, 2), (3, 4)]);
-        assert!(proxied("").unwrap().is_empty() && proxied("1").is_err() && proxied("1:x").is_err());
+        assert!(proxied("1").is_err() && proxied("1:x").is_err());
     }
 }

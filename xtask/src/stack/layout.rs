@@ -119,16 +119,16 @@ impl Stack {
                     self.ports.insert((*name).to_owned(), port);
                 }
             }
-            if Process::of(&self.dir, service.name()).is_some() {
-                continue;
-            }
+            let runs = Process::of(&self.dir, service.name()).is_some();
             for name in service.ports() {
-                if self.ports.get(*name).is_some_and(|port| is_free(*port)) {
+                if self.ports.get(*name).is_some_and(|port| runs || is_free(*port)) {
                     continue;
                 }
                 let port = self.free_port(service.port_range())?;
                 self.ports.insert((*name).to_owned(), port);
-                changed.push(service.name());
+                if !runs {
+                    changed.push(service.name());
+                }
             }
         }
         let text: String = self.ports.iter().map(|(name, port)| format!("{name}={port}\n")).collect();

@@ -1,6 +1,6 @@
 //! Kafka: brokers that are their own controllers (KRaft), one in most stacks, three where a leader must be able to
-//! move. Three have one more listener each, which tells clients the port of a proxy: what speaks to the cluster
-//! by the proxies' ports passes through them.
+//! move. Each has one more listener, which tells clients the port of a proxy: where proxies listen there, what
+//! speaks to the cluster through them stays with them.
 use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
@@ -102,12 +102,7 @@ impl Kafka {
     fn properties(&self, stack: &Stack, logs: &Path) -> Result<String> {
         let [port, controller, proxied] = self.ports.map(|name| stack.port(name));
         let (port, controller) = (port?, controller?);
-        let mut listeners = format!("PLAINTEXT://127.0.0.1:{port}");
-        let mut advertised = listeners.clone();
-        if stack.brokers > 1 {
-            listeners += &format!(",PROXIED://127.0.0.1:{}", proxied?);
-            advertised += &format!(",PROXIED://127.0.0.1:{}", stack.port(self.proxy[0])?);
-        }
+        let (proxied, proxy) = (proxied?, stack.port(self.proxy[0])?);
         let voters =
             listed(stack, |node| Ok(format!("{}@127.0.0.1:{}", node.id, stack.port(node.ports[1])?)))?;
         let copies = stack.brokers;
@@ -118,8 +113,8 @@ impl Kafka {
             "process.roles=broker,controller\n\
              node.id={}\n\
              controller.quorum.voters={voters}\n\
-             listeners={listeners},CONTROLLER://127.0.0.1:{controller}\n\
-             advertised.listeners={advertised}\n\
+             listeners=PLAINTEXT://127.0.0.1:{port},PROXIED://127.0.0.1:{proxied},CONTROLLER://127.0.0.1:{controller}\n\
+             advertised.listeners=PLAINTEXT://127.0.0.1:{port},PROXIED://127.0.0.1:{proxy}\n\
              listener.security.protocol.map=PLAINTEXT:PLAINTEXT,PROXIED:PLAINTEXT,CONTROLLER:PLAINTEXT\n\
              controller.listener.names=CONTROLLER\n\
              log.dirs={}\n\
@@ -194,17 +189,14 @@ impl Service for Kafka {
         if self.id > 1 {
             return Ok(Vec::new());
         }
-        let mut env = vec![
+        // By broker: the port it tells clients, where a proxy is to listen, and its own behind that.
+        let pair =
+            |node: &Kafka| Ok(format!("{}:{}", stack.port(node.proxy[0])?, stack.port(node.ports[2])?));
+        Ok(vec![
             ("FHIREHOSE__KAFKA__BROKERS", brokers(stack)?),
             ("STACK_KAFKA_LIBS", libs(&stack.cache).display().to_string()),
-        ];
-        if stack.brokers > 1 {
-            // By broker: the port it tells clients, where a proxy is to listen, and its own behind that.
-            let pair =
-                |node: &Kafka| Ok(format!("{}:{}", stack.port(node.proxy[0])?, stack.port(node.ports[2])?));
-            env.push(("STACK_KAFKA_PROXIED", listed(stack, pair)?));
-        }
-        Ok(env)
+            ("STACK_KAFKA_PROXIED", listed(stack, pair)?),
+        ])
     }
 }
 
