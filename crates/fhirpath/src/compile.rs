@@ -8,14 +8,17 @@ use crate::functions::{Run, find, known, pattern};
 use crate::item::Item;
 use crate::ops::distinct;
 use crate::parser::{Ast, AstKind};
-use crate::plan::{Namespace, Plan, TypeTest};
+use crate::plan::{Namespace, Place, Plan, TypeTest};
+use crate::temporal::Temporal;
 use crate::types::{RESOURCES, SYSTEM, Type};
 
-/// Functions of FHIRPath that are refused, and why.
+const CLOCK: &str = "reads the clock; a replay must give the same bytes. Use a time of the record";
+
+/// Functions of FHIRPath that are refused where nothing stands in for them, and why.
 const REFUSED: &[(&str, &str)] = &[
-    ("today", "reads the clock; a replay must give the same bytes. Use a time of the record"),
-    ("now", "reads the clock; a replay must give the same bytes. Use a time of the record"),
-    ("timeOfDay", "reads the clock; a replay must give the same bytes. Use a time of the record"),
+    ("today", CLOCK),
+    ("now", CLOCK),
+    ("timeOfDay", CLOCK),
     ("resolve", "reads other resources; an expression sees one"),
     ("memberOf", "asks a terminology server; use a concept map"),
 ];
@@ -44,10 +47,10 @@ impl Compiler<'_> {
             AstKind::Total => Plan::Total,
             AstKind::Variable(name) => self.variable(ast.at, name)?,
             AstKind::Member(input, name) => self.member(ast.at, input.as_deref(), name, root)?,
-            AstKind::At(input, index) => Plan::At(boxed(input)?, boxed(index)?),
-            AstKind::Negate(operand) => Plan::Negate(boxed(operand)?),
-            AstKind::Plus(operand) => Plan::Plus(boxed(operand)?),
-            AstKind::Binary(op, left, right) => Plan::Binary(*op, boxed(left)?, boxed(right)?),
+            AstKind::At(input, index) => Plan::At(place(ast.at), boxed(input)?, boxed(index)?),
+            AstKind::Negate(operand) => Plan::Negate(place(ast.at), boxed(operand)?),
+            AstKind::Plus(operand) => Plan::Plus(place(ast.at), boxed(operand)?),
+            AstKind::Binary(op, left, right) => Plan::Binary(place(ast.at), *op, boxed(left)?, boxed(right)?),
             AstKind::Union(parts) => match parts.iter().map(constant).collect::<Option<_>>() {
                 Some(items) => Plan::Set(distinct(items).or_else(|cause| error(ast.at, cause.message))?),
                 None => {
@@ -56,7 +59,11 @@ impl Compiler<'_> {
             },
             AstKind::Type(input, is, name) => {
                 let test = self.type_test(ast.at, name)?;
-                if *is { Plan::Is(boxed(input)?, test) } else { Plan::OfType(boxed(input)?, test) }
+                if *is {
+                    Plan::Is(place(ast.at), boxed(input)?, test)
+                } else {
+                    Plan::OfType(boxed(input)?, test)
+                }
             }
             AstKind::Call(input, name, args) => self.call(ast.at, input.as_deref(), name, args, root)?,
         })
@@ -117,11 +124,19 @@ impl Compiler<'_> {
                 check(&literals).or_else(|message| error(at, format!("{name}(): {message}")))?;
             }
             let args = args.iter().map(|arg| self.plan(arg, root)).collect::<Result<_, _>>()?;
-            return Ok(Plan::Host { input, name: function.name, args });
+            return Ok(Plan::Host { at: place(at), input, name: function.name, args });
         }
         if let (true, [arg]) = (matches!(name, "is" | "as" | "ofType"), args) {
             let test = self.type_test(arg.at, &type_path(arg)?)?;
-            return Ok(if name == "is" { Plan::Is(input, test) } else { Plan::OfType(input, test) });
+            return Ok(if name == "is" {
+                Plan::Is(place(at), input, test)
+            } else {
+                Plan::OfType(input, test)
+            });
+        }
+        if let Some(moment) = self.env.clock.and_then(|now| clock(name, now)) {
+            count(at, name, args.len(), 0, 0)?;
+            return Ok(Plan::Literal(moment));
         }
         if let Some((_, why)) = REFUSED.iter().find(|(refused, _)| *refused == name) {
             return error(at, format!("{name}() is refused: it {why}"));
@@ -130,21 +145,26 @@ impl Compiler<'_> {
         count(at, name, args.len(), *function.args.start(), *function.args.end())?;
         if let Some(pattern) = literal_pattern(function.name, args)? {
             return Ok(match args {
-                [_, with] => Plan::ReplaceMatches { input, pattern, with: Box::new(self.plan(with, root)?) },
-                _ => Plan::Match { input, pattern },
+                [_, with] => Plan::ReplaceMatches {
+                    at: place(at),
+                    input,
+                    pattern,
+                    with: Box::new(self.plan(with, root)?),
+                },
+                _ => Plan::Match { at: place(at), input, pattern },
             });
         }
         if let ("getReferenceKey", [arg]) = (name, args) {
             // A type, not an expression.
             let of = type_path(arg)?.pop().unwrap_or_default();
             let args = [Plan::Literal(Item::String(Cow::Owned(of)))].into();
-            return Ok(Plan::Call { input, name: function.name, run: function.run, args });
+            return Ok(Plan::Call { at: place(at), input, name: function.name, run: function.run, args });
         }
         // In a lambda `$this` is each item, in other arguments what it is outside.
         let same_items = implicit && name != "repeat";
         let inner = root && (same_items || !matches!(function.run, Run::Lambda(_)));
         let args = args.iter().map(|arg| self.plan(arg, inner)).collect::<Result<_, _>>()?;
-        Ok(Plan::Call { input, name: function.name, run: function.run, args })
+        Ok(Plan::Call { at: place(at), input, name: function.name, run: function.run, args })
     }
 
     fn type_test(&self, at: usize, path: &[String]) -> Result<TypeTest, CompileError> {
@@ -164,12 +184,27 @@ impl Compiler<'_> {
     }
 }
 
+/// Sources are far shorter than 4 GiB; the place in a longer one is not told.
+fn place(at: usize) -> Place {
+    Place::try_from(at).unwrap_or_default()
+}
+
 fn count(at: usize, name: &str, found: usize, min: usize, max: usize) -> Result<(), CompileError> {
     if (min..=max).contains(&found) {
         return Ok(());
     }
     let wanted = if min == max { min.to_string() } else { format!("{min} to {max}") };
     error(at, format!("{name}() takes {wanted} argument(s), not {found}"))
+}
+
+/// What a function of the clock gives at a moment.
+fn clock(name: &str, now: Temporal) -> Option<Item<'static>> {
+    match name {
+        "now" => Some(Item::DateTime(now)),
+        "today" => Some(Item::Date(now.date_part())),
+        "timeOfDay" => Some(Item::Time(now.time_part())),
+        _ => None,
+    }
 }
 
 fn constant(ast: &Ast) -> Option<Item<'static>> {

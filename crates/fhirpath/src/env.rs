@@ -2,7 +2,7 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use crate::elements::{self, Exists, Paths};
-use crate::{Collection, EvalError, Expr, Item};
+use crate::{Collection, EvalError, Expr, Item, Temporal};
 use fhirehose_tape::Value;
 
 /// What expressions are compiled against: the variables, host functions and, for rows, the columns there are.
@@ -13,6 +13,7 @@ pub struct Env {
     pub(crate) variables: Vec<Box<str>>,
     pub(crate) functions: Vec<Function>,
     pub(crate) columns: Option<Arc<[Box<str>]>>,
+    pub(crate) clock: Option<Temporal>,
     pub(crate) exists: Option<Exists>,
     pub(crate) resource: Option<Box<str>>,
     /// What `$this` is at first, where it is known.
@@ -60,6 +61,13 @@ impl Env {
     /// primitives (`_birthDate`) and a leading resource type (`Patient.name`).
     pub fn fhir() -> Self {
         Env { fhir: true, ..Env::default() }
+    }
+
+    /// Says what time it is for `now()`, `today()` and `timeOfDay()`: a moment with time and offset. Without it
+    /// they are compile errors, as what reads the clock does not give the same on a replay.
+    pub fn clock(mut self, now: Temporal) -> Self {
+        self.clock = Some(now);
+        self
     }
 
     /// Adds a host function.

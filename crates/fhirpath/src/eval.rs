@@ -36,6 +36,17 @@ impl<'s, 'a> Scope<'s, 'a> {
 }
 
 pub(crate) fn eval<'a>(plan: &'a Plan, scope: Scope<'_, 'a>) -> Evaluated<'a> {
+    evaluate(plan, scope).map_err(|error| placed(error, plan))
+}
+
+fn placed(error: EvalError, plan: &Plan) -> EvalError {
+    match plan.place() {
+        Some(at) => error.within(at),
+        None => error,
+    }
+}
+
+fn evaluate<'a>(plan: &'a Plan, scope: Scope<'_, 'a>) -> Evaluated<'a> {
     Ok(match plan {
         Plan::Empty => Collection::new(),
         Plan::Literal(item) => smallvec![item.borrow()],
@@ -47,15 +58,15 @@ pub(crate) fn eval<'a>(plan: &'a Plan, scope: Scope<'_, 'a>) -> Evaluated<'a> {
         Plan::Member { input, name } => step(input, scope, |item, out| member(item, name, out))?,
         Plan::Element { input, name } => step(input, scope, |item, out| element(item, name, out))?,
         Plan::TypeRoot(test) => scope.this.iter().filter(|item| test.holds(item)).cloned().collect(),
-        Plan::At(input, index) => {
+        Plan::At(_, input, index) => {
             let (input, index) = (eval(input, scope)?, eval(index, scope)?);
             match single_integer(&index, "[]")?.and_then(|at| usize::try_from(at).ok()) {
                 Some(at) => input.into_iter().nth(at).into_iter().collect(),
                 None => Collection::new(),
             }
         }
-        Plan::Negate(operand) => ops::negate(&eval(operand, scope)?)?,
-        Plan::Plus(operand) => {
+        Plan::Negate(_, operand) => ops::negate(&eval(operand, scope)?)?,
+        Plan::Plus(_, operand) => {
             let value = eval(operand, scope)?;
             ops::negate(&value)?;
             value
@@ -68,14 +79,14 @@ pub(crate) fn eval<'a>(plan: &'a Plan, scope: Scope<'_, 'a>) -> Evaluated<'a> {
             }
             ops::distinct(all)?
         }
-        Plan::Binary(Op::Concatenate, left, right) => {
+        Plan::Binary(_, Op::Concatenate, left, right) => {
             let text = |side| {
                 let item = operand(side, scope, "&")?;
                 single_text(item.as_slice(), "&").map(Option::unwrap_or_default)
             };
             smallvec![Item::string(text(left)? + text(right)?)]
         }
-        Plan::Binary(op, left, right) if ops::is_arithmetic(*op) => {
+        Plan::Binary(_, op, left, right) if ops::is_arithmetic(*op) => {
             let name = "arithmetic";
             match (operand(left, scope, name)?, operand(right, scope, name)?) {
                 (Some(left), Some(right)) => ops::arithmetic(*op, &left, &right)?.into_iter().collect(),
@@ -88,14 +99,14 @@ pub(crate) fn eval<'a>(plan: &'a Plan, scope: Scope<'_, 'a>) -> Evaluated<'a> {
             items.retain(|item| test.holds(item));
             items
         }
-        Plan::Call { input, name, run, args } => {
+        Plan::Call { input, name, run, args, .. } => {
             let input = eval(input, scope)?;
             match run {
                 Run::Lambda(run) => run(scope, input, args)?,
                 Run::Plain(run) => run(Call { name, input, args: evaluated(args, scope)? })?,
             }
         }
-        Plan::ReplaceMatches { input, pattern, with } => {
+        Plan::ReplaceMatches { input, pattern, with, .. } => {
             let (input, with) = (eval(input, scope)?, eval(with, scope)?);
             match (single_text(&input, "replaceMatches()")?, single_text(&with, "replaceMatches()")?) {
                 (Some(text), Some(with)) => {
@@ -104,7 +115,7 @@ pub(crate) fn eval<'a>(plan: &'a Plan, scope: Scope<'_, 'a>) -> Evaluated<'a> {
                 _ => Collection::new(),
             }
         }
-        Plan::Host { input, name, args } => {
+        Plan::Host { input, name, args, .. } => {
             let input = eval(input, scope)?;
             scope.ctx.host.call(name, input, &evaluated(args, scope)?)?
         }
@@ -157,11 +168,15 @@ fn quick<'a>(plan: &'a Plan, scope: Scope<'_, 'a>) -> Option<Option<Item<'a>>> {
 
 /// An expression as a condition, in three-valued logic.
 pub(crate) fn truth<'a>(plan: &'a Plan, scope: Scope<'_, 'a>) -> Result<Option<bool>, EvalError> {
+    holds(plan, scope).map_err(|error| placed(error, plan))
+}
+
+fn holds<'a>(plan: &'a Plan, scope: Scope<'_, 'a>) -> Result<Option<bool>, EvalError> {
     let sides = |left: &'a Plan, right: &'a Plan| -> Result<_, EvalError> {
         Ok((eval(left, scope)?, eval(right, scope)?))
     };
     Ok(match plan {
-        Plan::Binary(op, left, right) => match op {
+        Plan::Binary(_, op, left, right) => match op {
             Op::And => match truth(left, scope)? {
                 Some(false) => Some(false),
                 left => match (left, truth(right, scope)?) {
@@ -219,17 +234,17 @@ pub(crate) fn truth<'a>(plan: &'a Plan, scope: Scope<'_, 'a>) -> Result<Option<b
             }
             Op::In => member_of(left, right, scope)?,
             Op::Contains => member_of(right, left, scope)?,
-            _ => singleton(&eval(plan, scope)?)?,
+            _ => singleton(&evaluate(plan, scope)?)?,
         },
-        Plan::Is(input, test) => match eval(input, scope)?.as_slice() {
+        Plan::Is(_, input, test) => match eval(input, scope)?.as_slice() {
             [] => None,
             [item] => Some(test.holds(item)),
             _ => return Err(EvalError::new("'is' asks about one item, not several")),
         },
-        Plan::Match { input, pattern } => {
+        Plan::Match { input, pattern, .. } => {
             single_text(&eval(input, scope)?, "matches()")?.map(|text| pattern.is_match(&text))
         }
-        plan => singleton(&eval(plan, scope)?)?,
+        plan => singleton(&evaluate(plan, scope)?)?,
     })
 }
 

@@ -35,8 +35,8 @@ pub struct Expr {
 
 impl Expr {
     /// Compiles an expression. Unknown functions, variables, types and (where the environment knows them)
-    /// columns and elements are errors here, as are `today()`, `now()` and `timeOfDay()`: a replay must give the
-    /// same bytes.
+    /// columns and elements are errors here, as are `today()`, `now()` and `timeOfDay()` where the environment has
+    /// no [`Env::clock`]: a replay must give the same bytes.
     pub fn compile(source: &str, env: &Env) -> Result<Expr, CompileError> {
         let ast = parser::parse(source)?;
         let plan = compile::compile(&ast, env)?;

@@ -25,18 +25,19 @@ pub(crate) enum Plan {
     },
     /// A leading name with a capital: the focus where it is of that type.
     TypeRoot(TypeTest),
-    At(Box<Plan>, Box<Plan>),
-    Negate(Box<Plan>),
-    Plus(Box<Plan>),
-    Binary(Op, Box<Plan>, Box<Plan>),
+    At(Place, Box<Plan>, Box<Plan>),
+    Negate(Place, Box<Plan>),
+    Plus(Place, Box<Plan>),
+    Binary(Place, Op, Box<Plan>, Box<Plan>),
     Union(Box<[Plan]>),
     /// A union of literals, made one set at compile time.
     Set(Collection<'static>),
     /// `is` of one item.
-    Is(Box<Plan>, TypeTest),
+    Is(Place, Box<Plan>, TypeTest),
     /// `as` and `ofType`: the items of that type.
     OfType(Box<Plan>, TypeTest),
     Call {
+        at: Place,
         input: Box<Plan>,
         name: &'static str,
         run: Run,
@@ -44,19 +45,40 @@ pub(crate) enum Plan {
     },
     /// A call with a pattern known at compile time.
     Match {
+        at: Place,
         input: Box<Plan>,
         pattern: Box<Regex>,
     },
     ReplaceMatches {
+        at: Place,
         input: Box<Plan>,
         pattern: Box<Regex>,
         with: Box<Plan>,
     },
     Host {
+        at: Place,
         input: Box<Plan>,
         name: &'static str,
         args: Box<[Plan]>,
     },
+}
+
+/// The byte of the source a part stands at, for errors.
+pub(crate) type Place = u32;
+
+impl Plan {
+    /// Where a part stands that can fail by itself.
+    pub(crate) fn place(&self) -> Option<Place> {
+        match self {
+            Plan::At(at, ..) | Plan::Negate(at, _) | Plan::Plus(at, _) | Plan::Binary(at, ..) => Some(*at),
+            Plan::Is(at, ..) => Some(*at),
+            Plan::Call { at, .. }
+            | Plan::Match { at, .. }
+            | Plan::ReplaceMatches { at, .. }
+            | Plan::Host { at, .. } => Some(*at),
+            _ => None,
+        }
+    }
 }
 
 /// A type's name in an expression.

@@ -86,6 +86,12 @@ impl Temporal {
         self
     }
 
+    /// The time part alone.
+    pub(crate) fn time_part(self) -> Self {
+        let Temporal { year, month, day, .. } = Temporal::ZERO;
+        Temporal { year, month, day, offset: None, ..self }
+    }
+
     fn civil(&self) -> Option<civil::DateTime> {
         let (hour, minute, second) = (self.hour as i8, self.minute as i8, self.second as i8);
         civil::DateTime::new(

@@ -107,9 +107,7 @@ fn to_date_time<'a>(item: &Item<'a>) -> Option<Item<'a>> {
 fn to_time<'a>(item: &Item<'a>) -> Option<Item<'a>> {
     match item {
         Item::Time(at) => Some(Item::Time(*at)),
-        Item::DateTime(at) if at.precision() > Precision::Day => {
-            Some(Item::Time(Temporal { offset: None, ..*at }))
-        }
+        Item::DateTime(at) if at.precision() > Precision::Day => Some(Item::Time(at.time_part())),
         Item::String(text) => Temporal::time(text).map(Item::Time),
         _ => None,
     }
