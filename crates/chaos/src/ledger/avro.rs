@@ -16,6 +16,11 @@ pub struct Decoder {
 /// Fields by name as text; null ones are left out, and so is what has no plain text.
 pub type Fields = BTreeMap<String, String>;
 
+/// A field, empty where there is none.
+pub fn text<'f>(fields: &'f Fields, name: &str) -> &'f str {
+    fields.get(name).map_or("", String::as_str)
+}
+
 impl Decoder {
     pub fn new(registry: &str) -> Decoder {
         Decoder { registry: registry.trim_end_matches('/').to_owned(), schemas: BTreeMap::new() }
@@ -31,7 +36,7 @@ impl Decoder {
         let Avro::Record(fields) = from_avro_datum(&self.schemas[&id], &mut &*body, None)? else {
             bail!("not an Avro record");
         };
-        Ok(fields.into_iter().filter_map(|(name, value)| Some((name, text(value)?))).collect())
+        Ok(fields.into_iter().filter_map(|(name, value)| Some((name, plain(value)?))).collect())
     }
 }
 
@@ -72,9 +77,9 @@ fn schema(answer: &Value) -> Result<Schema> {
     Ok(Schema::parse_str(text)?)
 }
 
-fn text(value: Avro) -> Option<String> {
+fn plain(value: Avro) -> Option<String> {
     match value {
-        Avro::Union(_, inner) => text(*inner),
+        Avro::Union(_, inner) => plain(*inner),
         Avro::String(text) => Some(text),
         Avro::Bytes(bytes) => String::from_utf8(bytes).ok(),
         Avro::Boolean(value) => Some(value.to_string()),
@@ -82,7 +87,7 @@ fn text(value: Avro) -> Option<String> {
         Avro::Long(value) | Avro::TimestampMillis(value) => Some(value.to_string()),
         Avro::Float(value) => Some(value.to_string()),
         Avro::Double(value) => Some(value.to_string()),
-        Avro::Array(items) => Some(items.into_iter().filter_map(text).collect::<Vec<_>>().join(",")),
+        Avro::Array(items) => Some(items.into_iter().filter_map(plain).collect::<Vec<_>>().join(",")),
         _ => None,
     }
 }

@@ -176,17 +176,31 @@ impl ProducerContext<NoCustomPartitioner> for Counts {
 pub struct Pace {
     rate: f64,
     begun: Instant,
-    done: u64,
+    done: usize,
+    told: Instant,
 }
 
 impl Pace {
     pub fn new(rate: f64) -> Pace {
-        Pace { rate, begun: Instant::now(), done: 0 }
+        Pace { rate, begun: Instant::now(), done: 0, told: Instant::now() }
+    }
+
+    /// So many records were written.
+    pub fn wrote(&mut self, records: usize) {
+        self.done += records;
+    }
+
+    /// Whether that many seconds have gone by since it last was so.
+    pub fn every(&mut self, seconds: u64) -> bool {
+        let due = self.told.elapsed() >= Duration::from_secs(seconds);
+        if due {
+            self.told = Instant::now();
+        }
+        due
     }
 
     /// Waits until the next record is due; false when the run is to end.
     pub fn next(&mut self, stop: &Halt) -> bool {
-        self.done += 1;
         loop {
             if stop.halted() {
                 return false;

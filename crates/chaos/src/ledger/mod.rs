@@ -1,5 +1,6 @@
 //! What must hold, and how a breach is told.
 
+pub mod accounts;
 pub mod avro;
 pub mod load;
 pub mod postgres;

@@ -1,0 +1,189 @@
+//! What every flow from topics to topics has in common: a group put at the end of its inputs, a reader that
+//! watches the outputs, and both read back in the end.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use anyhow::Result;
+
+use crate::flow::Halt;
+use crate::ledger::accounts::{Sightings, done, letters, origin_of_letter};
+use crate::ledger::avro::Decoder;
+use crate::ledger::load::{Aborted, Input, Pace, Producer};
+use crate::ledger::topics::{At, Group, Isolation, Offsets, Record, Tail, Topics};
+use crate::ledger::{Breaches, Invariant};
+use crate::world::World;
+
+/// Makes the inputs of a run, one step at a time.
+pub(super) trait Source {
+    /// What is written next.
+    fn step(&mut self) -> Vec<Input>;
+    /// Records for a transaction that is aborted.
+    fn unseen(&mut self) -> Vec<Input>;
+}
+
+/// A run of one group.
+pub(super) struct Session {
+    world: World,
+    tag: String,
+    topics: Topics,
+    group: Group,
+    inputs: Offsets,
+    outputs: Offsets,
+    tail: Tail,
+    sightings: Mutex<Sightings>,
+    decoder: Mutex<Decoder>,
+}
+
+/// Which topics a group has to do with.
+pub(super) struct Ends<'e> {
+    pub group: &'e str,
+    /// All it reads.
+    pub subscribed: Vec<String>,
+    /// Those the run writes to.
+    pub inputs: Vec<String>,
+    /// Those it writes, dead letters included.
+    pub outputs: Vec<String>,
+}
+
+/// What was read back of the inputs, a record at a time.
+pub(super) struct Seen {
+    pub record: Record,
+    /// Of a transaction that was aborted.
+    pub aborted: bool,
+}
+
+impl Session {
+    pub fn open(world: &World, tag: &str, ends: Ends<'_>) -> Result<Session> {
+        let topics = Topics::connect(world)?;
+        let group = Group::connect(world, ends.group)?;
+        group.set(&topics.ends(&ends.subscribed)?)?;
+        let (inputs, outputs) = (topics.ends(&ends.inputs)?, topics.ends(&ends.outputs)?);
+        Ok(Session {
+            tail: Tail::begin(world, &outputs)?,
+            world: world.clone(),
+            tag: tag.to_owned(),
+            topics,
+            group,
+            inputs,
+            outputs,
+            sightings: Mutex::default(),
+            decoder: Mutex::new(Decoder::new(&world.registry)),
+        })
+    }
+
+    /// Writes what the source makes at that rate, with now and then a transaction that is aborted.
+    pub fn load(&self, rate: f64, source: &mut dyn Source, stop: &Halt) -> Result<u64> {
+        let producer = Producer::connect(&self.world)?;
+        let mut aborted = Aborted::new(&self.world, &self.tag);
+        let mut pace = Pace::new(rate);
+        while pace.next(stop) {
+            let inputs = source.step();
+            for input in &inputs {
+                producer.send(input)?;
+            }
+            pace.wrote(inputs.len());
+            if pace.every(3) {
+                aborted.write(&source.unseen());
+            }
+        }
+        producer.finish()
+    }
+
+    pub fn watch(&self) {
+        let mut sightings = self.sightings.lock().unwrap_or_else(PoisonError::into_inner);
+        self.tail.arrived(|topic, record| sightings.saw(topic, &record));
+    }
+
+    pub fn progress(&self) -> Result<BTreeMap<String, i64>> {
+        self.group.progress(self.inputs.keys())
+    }
+
+    pub fn decoder(&self) -> MutexGuard<'_, Decoder> {
+        self.decoder.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Hands out the inputs of the run, committed ones in order and then the aborted ones, and checks that the
+    /// group has done them all.
+    pub fn read_inputs(&self, breaches: &mut Breaches, mut each: impl FnMut(&str, Seen)) -> Result<()> {
+        let to = self.topics.ends(self.input_topics())?;
+        let (mut last, mut there) = (Offsets::new(), HashSet::new());
+        self.topics.read(Isolation::Committed, &self.inputs, &to, |topic, record| {
+            let at: At = (topic.into(), record.partition);
+            there.insert((at.clone(), record.offset));
+            last.insert(at, record.offset);
+            each(topic, Seen { record, aborted: false });
+            Ok(())
+        })?;
+        self.topics.read(Isolation::Uncommitted, &self.inputs, &to, |topic, record| {
+            let aborted = !there.contains(&((topic.into(), record.partition), record.offset));
+            if aborted {
+                each(topic, Seen { record, aborted });
+            }
+            Ok(())
+        })?;
+        done(&self.group.committed(last.keys())?, &last, breaches);
+        Ok(())
+    }
+
+    /// Hands out the outputs of the run in order, and checks that whatever was seen meanwhile is among them.
+    pub fn read_outputs(
+        &self,
+        breaches: &mut Breaches,
+        mut each: impl FnMut(&str, Record, &mut Breaches),
+    ) -> Result<()> {
+        let topics = self.outputs.keys().map(|(topic, _)| topic.clone());
+        let to = self.topics.ends(topics.collect::<BTreeSet<_>>())?;
+        let mut sightings = self.sightings.lock().unwrap_or_else(PoisonError::into_inner);
+        self.topics.read(Isolation::Committed, &self.outputs, &to, |topic, record| {
+            if !sightings.confirm(topic, &record) {
+                let place = format!("{topic} [{}] {}", record.partition, record.offset);
+                breaches.add(Invariant::I5, "record seen before is another now", place);
+            }
+            each(topic, record, breaches);
+            Ok(())
+        })?;
+        for ((topic, partition), end) in &to {
+            for offset in sightings.vanished(topic, *partition, *end) {
+                breaches.add(
+                    Invariant::I5,
+                    "record seen before is gone",
+                    format!("{topic} [{partition}] {offset}"),
+                );
+            }
+        }
+        Ok(())
+    }
+
+    fn input_topics(&self) -> BTreeSet<Arc<str>> {
+        self.inputs.keys().map(|(topic, _)| topic.clone()).collect()
+    }
+}
+
+/// Inputs that had to be refused, and the dead letters there are.
+#[derive(Default)]
+pub(super) struct Refusals {
+    pub expected: BTreeSet<(At, i64)>,
+    found: Vec<(At, i64)>,
+}
+
+impl Refusals {
+    pub fn expect(&mut self, topic: &str, record: &Record) {
+        self.expected.insert(((topic.into(), record.partition), record.offset));
+    }
+
+    /// Takes a dead letter; one that does not say where it is from is a breach.
+    pub fn found(&mut self, topic: &str, letter: &Record, breaches: &mut Breaches) {
+        match origin_of_letter(letter) {
+            Some(origin) => self.found.push(origin),
+            None => {
+                let place = format!("{topic} [{}] {}", letter.partition, letter.offset);
+                breaches.add(Invariant::I1, "dead letter without origin", place);
+            }
+        }
+    }
+
+    pub fn check(&self, breaches: &mut Breaches) {
+        letters(&self.expected, &self.found, breaches);
+    }
+}

@@ -1,0 +1,134 @@
+//! Every flow, for a few seconds and without a fault, on the real stack with two processes of the product: what
+//! has not been processed yet is found missing, and once it has been, nothing is wrong.
+
+use std::fs::{self, File};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+use std::thread::{sleep, spawn};
+use std::time::{Duration, Instant, SystemTime};
+
+use fhirehose_chaos::flow::{Flow, Halt, Live, Run};
+use fhirehose_chaos::flows;
+use fhirehose_chaos::ledger::Violation;
+use fhirehose_chaos::world::World;
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap()
+}
+
+/// The binary of this build, or the one that is named.
+fn binary() -> &'static Path {
+    static BINARY: OnceLock<PathBuf> = OnceLock::new();
+    BINARY.get_or_init(|| {
+        if let Some(named) = std::env::var_os("FHIREHOSE_BINARY") {
+            return named.into();
+        }
+        let mut build = Command::new(env!("CARGO"));
+        build.args(["build", "--quiet", "--locked", "--package", "fhirehose", "--bin", "fhirehose"]);
+        assert!(build.current_dir(root()).status().unwrap().success(), "the product does not build");
+        let here = std::env::current_exe().unwrap();
+        here.parent().and_then(Path::parent).unwrap().join("fhirehose")
+    })
+}
+
+fn command(arguments: &[&str]) -> Command {
+    let mut command = Command::new(binary());
+    command.current_dir(root()).args(["--config", "crates/chaos/chaos.toml"]).args(arguments);
+    command.env("FHIREHOSE__KAFKA__REPLICATION_FACTOR", "1").stdin(Stdio::null());
+    command
+}
+
+/// Ends with the test.
+struct Process(Child);
+
+impl Process {
+    fn start(flow: &str, number: usize, logs: &Path) -> Process {
+        let listen = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+        let log = File::create(logs.join(format!("{flow}-{number}.log"))).unwrap();
+        let mut command =
+            command(&["run", flow, "--instance", &format!("flows-{number}"), "--listen", &listen]);
+        Process(command.stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap())
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // Ended already is as good.
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
+/// Waits until nothing moves for three seconds, looking at what must hold meanwhile.
+fn quiet(live: &dyn Live) -> Vec<Violation> {
+    let (mut seen, mut since, mut found) = (None, Instant::now(), Vec::new());
+    while since.elapsed() < Duration::from_secs(3) {
+        found.extend(live.watch());
+        let now = live.progress().ok();
+        if now.is_none() || now != seen {
+            (seen, since) = (now, Instant::now());
+        }
+        sleep(Duration::from_millis(300));
+    }
+    found
+}
+
+fn drive(flow: &dyn Flow, world: &World) {
+    let name = flow.name();
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_millis();
+    let dir = std::env::temp_dir().join(format!("fhirehose-flows-{name}-{now}"));
+    fs::create_dir_all(&dir).unwrap();
+    let run = Run { seed: 4, tag: format!("f{now}"), rate: 300.0, poison: 0.01, dir: dir.clone() };
+    let live = flow.open(world, &run).unwrap();
+    let live: &dyn Live = &*live;
+
+    let stop = Halt::default();
+    let after = stop.clone();
+    let timer = spawn(move || {
+        sleep(Duration::from_secs(4));
+        after.halt();
+    });
+    let records = live.load(&stop).unwrap();
+    timer.join().unwrap();
+    assert!(records > 300, "{name}: {records} records");
+    let missing = live.check().unwrap();
+    assert!(!missing.is_empty(), "{name}: nothing was processed, and nothing is missing");
+    for breach in missing {
+        println!("{name}, before: {} {} of {records} {}", breach.invariant, breach.count, breach.what);
+    }
+
+    let processes: Vec<_> = (0..2).map(|number| Process::start(name, number, &dir)).collect();
+    let begun = Instant::now();
+    loop {
+        let watched = quiet(live);
+        assert!(watched.is_empty(), "{name}: {watched:#?}");
+        let found = live.check().unwrap();
+        if found.is_empty() {
+            break;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(90), "{name}, {}: {found:#?}", dir.display());
+    }
+    drop(processes);
+    fs::remove_dir_all(&dir).unwrap();
+}
+
+#[test]
+fn every_flow_without_faults() {
+    if std::env::var_os("FHIREHOSE_TEST_SKIP_STACK").is_some() {
+        println!("SKIPPED: FHIREHOSE_TEST_SKIP_STACK is set, no flow was driven");
+        return;
+    }
+    let world = World::from_env(root()).unwrap();
+    for prepare in ["topics", "migrate"] {
+        let output = command(&[prepare, "apply"]).output().unwrap();
+        assert!(output.status.success(), "{prepare}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+    let only = std::env::var("FHIREHOSE_TEST_FLOW").ok();
+    for flow in flows::all().into_iter().filter(|flow| only.as_deref().is_none_or(|only| only == flow.name()))
+    {
+        drive(flow, &world);
+        println!("{}: no violation", flow.name());
+    }
+}
