@@ -56,6 +56,8 @@ pub enum Command {
     /// Check and explain mappings, without Kafka
     #[command(subcommand)]
     Mappings(MappingsCommand),
+    /// Evaluate a FHIRPath expression on resources
+    Fhirpath(FhirpathArgs),
     /// Check and show the configuration
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -146,6 +148,29 @@ pub struct ExplainArgs {
     /// A configured source, for its tenant and time zone
     #[arg(long)]
     pub source: Option<String>,
+}
+
+#[derive(Args)]
+#[command(after_help = "\
+Prints one line per resource: a JSON array of the items found. Of a Bundle, each entry's resource is taken.
+Examples:
+  fhirehose fhirpath 'Patient.name.given.first()' --in patient.json
+  fhirehose fhirpath 'value.ofType(Quantity).value > %limit' --var limit=120 --in observations.ndjson
+  gzip -dc bundle.json.gz | fhirehose fhirpath \"Observation.where(code.coding.exists(code = '8867-4')).subject\" --in -
+Exit code: 0; 1 if a file or resource could not be read or evaluated; 2 if the expression is wrong.")]
+pub struct FhirpathArgs {
+    /// The expression
+    #[arg(value_name = "EXPR")]
+    pub expression: String,
+    /// JSON, NDJSON or Bundle files, also gzipped; `-` is standard input
+    #[arg(long = "in", required = true, num_args = 1.., value_name = "FILE")]
+    pub input: Vec<PathBuf>,
+    /// A variable, %NAME in the expression; VALUE is JSON, or else text
+    #[arg(long, value_name = "NAME=VALUE", value_parser = key_value)]
+    pub var: Vec<(String, String)>,
+    /// Take a Bundle as one resource
+    #[arg(long)]
+    pub whole: bool,
 }
 
 #[derive(Subcommand)]

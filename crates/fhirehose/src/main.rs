@@ -6,6 +6,8 @@ mod app;
 mod cli;
 mod commands;
 mod processors;
+mod references;
+mod resources;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -37,6 +39,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Mappings(command) => commands::mappings::run(&app(Vec::new())?, &command),
         Command::Config(command) => commands::config::run(&app(Vec::new())?, &command),
         Command::Devices(command) => commands::devices::run(&app(Vec::new())?, &command),
+        Command::Fhirpath(args) => commands::fhirpath::run(&args),
         Command::Simulate(command) => commands::simulate::run(&command),
     }
 }

@@ -1,5 +1,6 @@
 pub mod config;
 pub mod devices;
+pub mod fhirpath;
 pub mod list;
 pub mod mappings;
 pub mod migrate;
