@@ -1,11 +1,11 @@
 use std::borrow::Cow;
 
-use fhirehose_fhirpath::{Item, Temporal};
+use fhirehose_fhirpath::{Env, Expr, Item, Temporal};
 
 /// What a column's cells are, from its FHIR type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ColumnType {
-    /// No type is declared: a scalar is a cell of its own kind, an object is JSON.
+    /// No type is declared: a cell is what the scalar is.
     Any,
     Boolean,
     Integer,
@@ -49,7 +49,7 @@ impl ColumnType {
             "time" | "Time" => ColumnType::Time,
             "string" | "code" | "id" | "uri" | "url" | "canonical" | "oid" | "uuid" | "markdown"
             | "xhtml" | "base64Binary" | "String" => ColumnType::Text,
-            _ if name.starts_with(|c: char| c.is_ascii_uppercase()) => ColumnType::Json,
+            _ if is_object_type(name) => ColumnType::Json,
             _ => return None,
         })
     }
@@ -72,7 +72,7 @@ impl ColumnType {
                 Item::DateTime(_) => Cell::DateTime(text?),
                 Item::Time(_) => Cell::Time(text?),
                 Item::String(text) => Cell::Text(text),
-                Item::Node(_) | Item::Quantity(_) | Item::Object(_) => json(item),
+                Item::Node(_) | Item::Quantity(_) | Item::Object(_) => return None,
             },
             ColumnType::Boolean => Cell::Bool(item.as_bool()?),
             ColumnType::Integer => Cell::Integer(item.as_i64()?),
@@ -84,6 +84,17 @@ impl ColumnType {
             ColumnType::Json => json(item),
         })
     }
+}
+
+/// A data type, a resource type, or the path of an element that has a type of its own:
+/// `Observation.component`.
+fn is_object_type(name: &str) -> bool {
+    let mut parts = name.split('.');
+    let named = parts.next().is_some_and(|first| {
+        let is_name = first.starts_with(|c: char| c.is_ascii_uppercase());
+        is_name && Expr::compile(&format!("$this is {first}"), &Env::fhir()).is_ok()
+    });
+    named && parts.all(|part| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_alphanumeric()))
 }
 
 fn node<'i, 'a>(item: &'i Item<'a>) -> Option<&'i fhirehose_fhirpath::Node<'a>> {

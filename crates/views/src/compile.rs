@@ -1,22 +1,24 @@
-use std::borrow::Cow;
-
-use fhirehose_fhirpath::{Env, Expr, Item, Temporal};
+use fhirehose_fhirpath::{CompileError, Env, Expr};
 use fhirehose_tape::{Kind, Tape, Value};
 
-use crate::{Column, ColumnType, Each, Select, View, ViewError};
+use crate::json::{error, join, known, objects, optional, required, sql_name, strings};
+use crate::limits::{MAX_COLUMNS, MAX_DEFINITION, MAX_EXPRESSION, MAX_NESTING};
+use crate::{Column, ColumnType, Each, Select, Tag, View, ViewError, constant, functions};
 
 /// Elements of a ViewDefinition that say nothing about its rows.
 const DESCRIPTIVE: &[&str] = &[
     "resourceType",
-    "id",
     "meta",
+    "implicitRules",
+    "language",
     "text",
-    "extension",
     "url",
     "identifier",
     "name",
     "title",
     "version",
+    "versionAlgorithmString",
+    "versionAlgorithmCoding",
     "status",
     "experimental",
     "date",
@@ -32,45 +34,76 @@ const DESCRIPTIVE: &[&str] = &[
     "profile",
 ];
 const VIEW: &[&str] = &["resource", "constant", "select", "where"];
-const SELECT: &[&str] = &["column", "select", "forEach", "forEachOrNull", "unionAll"];
+const SELECT: &[&str] = &["column", "select", "forEach", "forEachOrNull", "repeat", "unionAll"];
+const EACH: &[&str] = &["forEach", "forEachOrNull", "repeat"];
 const COLUMN: &[&str] = &["name", "path", "type", "collection", "description", "tag"];
+const TAG: &[&str] = &["name", "value"];
 const FILTER: &[&str] = &["path", "description"];
 
 pub(crate) fn view(json: &str, env: &Env) -> Result<View, ViewError> {
+    if json.len() > MAX_DEFINITION {
+        return error("", format!("longer than {MAX_DEFINITION} bytes"));
+    }
     let mut tape = Tape::new();
     tape.parse_json(json.as_bytes()).or_else(|cause| error("", cause.to_string()))?;
     let root = tape.root();
     if root.kind() != Kind::Object {
         return error("", "a ViewDefinition is a JSON object");
     }
-    known(root, "", &[VIEW, DESCRIPTIVE].concat())?;
+    described(root)?;
     let resource = required(root, "", "resource")?;
-    let mut env = env.clone().of(resource);
-    let constants = list(root, "", "constant")?
-        .into_iter()
-        .map(|(constant, at)| {
-            let (name, item) = constant_of(constant, &at)?;
-            Ok((env.declare(name), item))
-        })
-        .collect::<Result<_, ViewError>>()?;
-    let filters = list(root, "", "where")?
+    let versions = strings(root, "", "fhirVersion")?;
+    let is_r4 = versions.is_empty() || versions.iter().any(|(version, _)| version.starts_with("4."));
+    let mut env = functions::declared(env);
+    if is_r4 {
+        env = env.of(resource);
+    }
+    // In a forEach, too, these are the resource, not the item.
+    let whole = [env.declare("resource"), env.declare("rootResource")];
+    let row_index = env.declare("rowIndex");
+    let mut constants = Vec::new();
+    let mut names = Vec::new();
+    for (constant, at) in objects(root, "", "constant")? {
+        let (name, item) = constant::constant(constant, &at)?;
+        if names.contains(&name) {
+            return error(&at, format!("a second constant {name}"));
+        }
+        names.push(name);
+        constants.push((env.declare(name), item));
+    }
+    let filters = objects(root, "", "where")?
         .into_iter()
         .map(|(filter, at)| {
             known(filter, &at, FILTER)?;
             expression(filter, &at, "path", &env)
         })
         .collect::<Result<_, _>>()?;
-    let selects = list(root, "", "select")?;
+    let mut columns = Columns::default();
+    let selects = nested(root, "", "select", &env, &mut columns, 1)?;
     if selects.is_empty() {
         return error("select", "at least one select is needed");
     }
-    let mut columns = Columns::default();
-    let selects = selects
-        .into_iter()
-        .map(|(select, at)| select_of(select, &at, &env, &mut columns))
-        .collect::<Result<_, _>>()?;
     let body = Select { each: None, columns: Vec::new(), selects, union: Vec::new() };
-    Ok(View { resource: resource.into(), columns: columns.0, constants, filters, body })
+    Ok(View { resource: resource.into(), columns: columns.0, constants, whole, row_index, filters, body })
+}
+
+/// What the elements that say nothing about rows must be all the same.
+fn described(root: Value<'_>) -> Result<(), ViewError> {
+    known(root, "", &[VIEW, DESCRIPTIVE].concat())?;
+    if let Some(of) = optional(root, "", "resourceType")?
+        && of.rsplit('/').next() != Some("ViewDefinition")
+    {
+        return error("resourceType", "not a ViewDefinition");
+    }
+    if root.get("name").is_some() {
+        sql_name(root, "")?;
+    }
+    if let Some(status) = optional(root, "", "status")?
+        && !["draft", "active", "retired", "unknown"].contains(&status)
+    {
+        return error("status", "draft, active, retired or unknown expected");
+    }
+    Ok(())
 }
 
 /// The view's columns so far, in the order the standard gives them.
@@ -82,52 +115,110 @@ impl Columns {
         if self.0.iter().any(|other| other.name == column.name) {
             return error(at, format!("a second column {}", column.name));
         }
+        if self.0.len() == MAX_COLUMNS {
+            return error(at, format!("more than {MAX_COLUMNS} columns"));
+        }
         self.0.push(column);
         Ok(self.0.len() - 1)
     }
 }
 
-fn select_of(select: Value<'_>, at: &str, env: &Env, columns: &mut Columns) -> Result<Select, ViewError> {
+/// The selects in an array member.
+fn nested(
+    object: Value<'_>,
+    at: &str,
+    name: &str,
+    env: &Env,
+    columns: &mut Columns,
+    depth: usize,
+) -> Result<Vec<Select>, ViewError> {
+    let select = |(select, at): (Value<'_>, String)| select_of(select, &at, env, columns, depth);
+    objects(object, at, name)?.into_iter().map(select).collect()
+}
+
+fn select_of(
+    select: Value<'_>,
+    at: &str,
+    env: &Env,
+    columns: &mut Columns,
+    depth: usize,
+) -> Result<Select, ViewError> {
+    if depth > MAX_NESTING {
+        return error(at, format!("selects nested deeper than {MAX_NESTING}"));
+    }
     known(select, at, SELECT)?;
-    let each = match (select.get("forEach"), select.get("forEachOrNull")) {
-        (None, None) => None,
-        (Some(_), Some(_)) => return error(at, "both forEach and forEachOrNull"),
-        (each, _) => {
-            let name = if each.is_some() { "forEach" } else { "forEachOrNull" };
-            Some(Each { path: expression(select, at, name, env)?, or_null: each.is_none() })
-        }
-    };
-    let inner = match &each {
-        Some(each) => &env.clone().within(&each.path),
-        None => env,
-    };
+    let (mut each, inner) = each_of(select, at, env)?;
     let mut own = Vec::new();
-    for (column, at) in list(select, at, "column")? {
-        let path = expression(column, &at, "path", inner)?;
-        own.push((columns.add(column_of(column, &at)?, &at)?, path));
+    for (column, at) in objects(select, at, "column")? {
+        let path = expression(column, &at, "path", &inner)?;
+        own.push((columns.add(column_of(column, &at, &path)?, &at)?, path));
     }
-    let mut selects = Vec::new();
-    for (nested, at) in list(select, at, "select")? {
-        selects.push(select_of(nested, &at, inner, columns)?);
-    }
-    let union = union_of(select, at, inner, columns)?;
+    let selects = nested(select, at, "select", &inner, columns, depth + 1)?;
+    let union = union_of(select, at, &inner, columns, depth + 1)?;
     if own.is_empty() && selects.is_empty() && union.is_empty() {
         return error(at, "a select without columns");
+    }
+    if let Some(Each::OrNull(_, zero)) = &mut each {
+        row_indexes(&own, selects.iter().chain(&union), zero);
     }
     Ok(Select { each, columns: own, selects, union })
 }
 
+/// What a select is done for, and the environment of what is in it.
+fn each_of(select: Value<'_>, at: &str, env: &Env) -> Result<(Option<Each>, Env), ViewError> {
+    let mut named = EACH.iter().copied().filter(|name| select.get(name).is_some());
+    let Some(name) = named.next() else { return Ok((None, env.clone())) };
+    if let Some(other) = named.next() {
+        return error(at, format!("both {name} and {other}"));
+    }
+    if name != "repeat" {
+        let path = expression(select, at, name, env)?;
+        let inner = env.clone().within(&path);
+        let each = if name == "forEach" { Each::Every(path) } else { Each::OrNull(path, Vec::new()) };
+        return Ok((Some(each), inner));
+    }
+    // The paths begin at the select's own item and at all they lead to: where that is, nobody can tell before.
+    let nowhere = compiled("{}", at, env)?;
+    let inner = env.clone().within(&nowhere);
+    let paths: Vec<_> = strings(select, at, name)?
+        .into_iter()
+        .map(|(source, at)| compiled(source, &at, &inner))
+        .collect::<Result<_, _>>()?;
+    if paths.is_empty() {
+        return error(&join(at, name), "at least one path is needed");
+    }
+    Ok((Some(Each::Repeat(paths)), inner))
+}
+
+/// Columns that are nothing but `%rowIndex`, at any depth.
+fn row_indexes<'s>(own: &[(usize, Expr)], inner: impl Iterator<Item = &'s Select>, found: &mut Vec<usize>) {
+    found.extend(own.iter().filter(|(_, path)| is_row_index(path)).map(|(column, _)| *column));
+    for select in inner {
+        row_indexes(&select.columns, select.selects.iter().chain(&select.union), found);
+    }
+}
+
+fn is_row_index(path: &Expr) -> bool {
+    path.source().trim() == "%rowIndex"
+}
+
 /// The branches of a union: they fill the same columns, which the first of them declares.
-fn union_of(select: Value<'_>, at: &str, env: &Env, columns: &mut Columns) -> Result<Vec<Select>, ViewError> {
+fn union_of(
+    select: Value<'_>,
+    at: &str,
+    env: &Env,
+    columns: &mut Columns,
+    depth: usize,
+) -> Result<Vec<Select>, ViewError> {
     let first = columns.0.len();
     let mut union = Vec::new();
-    for (branch, at) in list(select, at, "unionAll")? {
+    for (branch, at) in objects(select, at, "unionAll")? {
         if union.is_empty() {
-            union.push(select_of(branch, &at, env, columns)?);
+            union.push(select_of(branch, &at, env, columns, depth)?);
             continue;
         }
         let mut own = Columns(columns.0[..first].to_vec());
-        union.push(select_of(branch, &at, env, &mut own)?);
+        union.push(select_of(branch, &at, env, &mut own, depth)?);
         let (declared, found) = (&columns.0[first..], &own.0[first..]);
         let same =
             |(a, b): (&Column, &Column)| a.name == b.name && a.kind == b.kind && a.collection == b.collection;
@@ -138,13 +229,13 @@ fn union_of(select: Value<'_>, at: &str, env: &Env, columns: &mut Columns) -> Re
     Ok(union)
 }
 
-fn column_of(column: Value<'_>, at: &str) -> Result<Column, ViewError> {
+fn column_of(column: Value<'_>, at: &str, path: &Expr) -> Result<Column, ViewError> {
     known(column, at, COLUMN)?;
-    let name = required(column, at, "name")?;
-    if !is_name(name) {
-        return error(&join(at, "name"), "a column's name is letters, digits and _, beginning with a letter");
-    }
-    let kind = match optional(column, at, "type")? {
+    let name = sql_name(column, at)?;
+    let declared = optional(column, at, "type")?;
+    let of = declared.map(|of| of.strip_prefix("http://hl7.org/fhir/StructureDefinition/").unwrap_or(of));
+    let kind = match of {
+        None if is_row_index(path) => ColumnType::Integer,
         None => ColumnType::Any,
         Some(of) => match ColumnType::of(of) {
             Some(kind) => kind,
@@ -158,94 +249,29 @@ fn column_of(column: Value<'_>, at: &str) -> Result<Column, ViewError> {
             None => return error(&join(at, "collection"), "true or false expected"),
         },
     };
-    let description = optional(column, at, "description")?.map(Box::from);
-    Ok(Column { name: name.into(), kind, collection, description })
-}
-
-/// Name and value of a constant.
-fn constant_of<'v>(constant: Value<'v>, at: &str) -> Result<(&'v str, Item<'static>), ViewError> {
-    let name = required(constant, at, "name")?;
-    let mut values = constant.entries().filter(|(key, _)| key.starts_with("value"));
-    let (Some((key, value)), None) = (values.next(), values.next()) else {
-        return error(at, "a constant has exactly one value");
-    };
-    let text = || value.as_str().map(|text| Cow::<str>::Owned(text.to_owned()));
-    let item = match key {
-        "valueBoolean" => value.as_bool().map(Item::Boolean),
-        "valueInteger" | "valuePositiveInt" | "valueUnsignedInt" | "valueInteger64" => {
-            value.as_i64().map(Item::Integer)
-        }
-        "valueDecimal" => Item::of(value).and_then(|item| item.as_decimal()).map(Item::Decimal),
-        "valueDate" => text().and_then(|text| Temporal::date(&text)).map(Item::Date),
-        "valueDateTime" | "valueInstant" => {
-            text().and_then(|text| Temporal::date_time(&text)).map(Item::DateTime)
-        }
-        "valueTime" => text().and_then(|text| Temporal::time(&text)).map(Item::Time),
-        "valueString" | "valueCode" | "valueId" | "valueUri" | "valueUrl" | "valueCanonical" | "valueOid"
-        | "valueUuid" | "valueBase64Binary" => text().map(Item::String),
-        _ => return error(&join(at, key), "a constant cannot be of this type"),
-    };
-    match item {
-        Some(item) => Ok((name, item)),
-        None => error(&join(at, key), "not a value of its type"),
+    let mut tags = Vec::new();
+    for (tag, at) in objects(column, at, "tag")? {
+        known(tag, &at, TAG)?;
+        tags.push(Tag {
+            name: required(tag, &at, "name")?.into(),
+            value: required(tag, &at, "value")?.into(),
+        });
     }
+    let description = optional(column, at, "description")?.map(Box::from);
+    Ok(Column { name: name.into(), kind, of: of.map(Box::from), collection, description, tags })
 }
 
 fn expression(object: Value<'_>, at: &str, name: &str, env: &Env) -> Result<Expr, ViewError> {
-    let source = required(object, at, name)?;
-    Expr::compile(source, env).or_else(|cause| error(&join(at, name), cause.to_string()))
+    compiled(required(object, at, name)?, &join(at, name), env)
 }
 
-fn is_name(name: &str) -> bool {
-    name.starts_with(|c: char| c.is_ascii_alphabetic())
-        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
-}
-
-/// The elements of an array member, each with its path; nothing where there is no such member.
-fn list<'v>(object: Value<'v>, at: &str, name: &str) -> Result<Vec<(Value<'v>, String)>, ViewError> {
-    let path = join(at, name);
-    let Some(array) = object.get(name) else { return Ok(Vec::new()) };
-    if array.kind() != Kind::Array {
-        return error(&path, "an array expected");
+fn compiled(source: &str, at: &str, env: &Env) -> Result<Expr, ViewError> {
+    if source.len() > MAX_EXPRESSION {
+        return error(at, format!("an expression longer than {MAX_EXPRESSION} bytes"));
     }
-    array
-        .elements()
-        .enumerate()
-        .map(|(i, element)| {
-            let at = format!("{path}[{i}]");
-            if element.kind() == Kind::Object { Ok((element, at)) } else { error(&at, "an object expected") }
-        })
-        .collect()
-}
-
-fn optional<'v>(object: Value<'v>, at: &str, name: &str) -> Result<Option<&'v str>, ViewError> {
-    match object.get(name) {
-        None => Ok(None),
-        Some(value) => match value.as_str() {
-            Some(text) => Ok(Some(text)),
-            None => error(&join(at, name), "a string expected"),
-        },
-    }
-}
-
-fn required<'v>(object: Value<'v>, at: &str, name: &str) -> Result<&'v str, ViewError> {
-    match optional(object, at, name)? {
-        Some(text) => Ok(text),
-        None => error(&join(at, name), "is missing"),
-    }
-}
-
-fn known(object: Value<'_>, at: &str, names: &[&str]) -> Result<(), ViewError> {
-    match object.entries().find(|(key, _)| !names.contains(key)) {
-        Some((key, _)) => error(&join(at, key), "unknown element"),
-        None => Ok(()),
-    }
-}
-
-fn join(at: &str, name: &str) -> String {
-    if at.is_empty() { name.to_owned() } else { format!("{at}.{name}") }
-}
-
-fn error<T>(path: &str, message: impl Into<String>) -> Result<T, ViewError> {
-    Err(ViewError { path: path.to_owned(), message: message.into() })
+    Expr::compile(source, env).map_err(|cause: CompileError| ViewError {
+        path: at.to_owned(),
+        message: cause.to_string(),
+        expression: Some((source.into(), cause.offset)),
+    })
 }

@@ -4,9 +4,16 @@
 
 mod cell;
 mod compile;
+mod constant;
+mod functions;
+mod json;
+mod limits;
 mod rows;
 
 pub use cell::{Cell, ColumnType};
+pub use limits::{
+    MAX_CELLS, MAX_COLUMNS, MAX_DEFINITION, MAX_EXPRESSION, MAX_ITEMS, MAX_NESTING, MAX_REPEAT,
+};
 pub use rows::RowError;
 
 use fhirehose_fhirpath::{Env, Expr, Item, Slot};
@@ -16,6 +23,10 @@ pub struct View {
     resource: Box<str>,
     columns: Vec<Column>,
     constants: Vec<(Slot, Item<'static>)>,
+    /// Where `%resource` and `%rootResource` are kept.
+    whole: [Slot; 2],
+    /// Where `%rowIndex` is kept.
+    row_index: Slot,
     filters: Vec<Expr>,
     body: Select,
 }
@@ -26,18 +37,38 @@ pub struct Column {
     pub name: Box<str>,
     /// What its cells are.
     pub kind: ColumnType,
+    /// The FHIR type as it is declared, without the address in front: `positiveInt`, `Observation.component`.
+    pub of: Option<Box<str>>,
     /// Whether its cells are JSON arrays of all values, of which there may be any number.
     pub collection: bool,
     pub description: Option<Box<str>>,
+    /// What a definition says to those who make tables of it, such as `ansi/type`.
+    pub tags: Vec<Tag>,
+}
+
+/// A name and a value that a column carries along.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tag {
+    pub name: Box<str>,
+    pub value: Box<str>,
+}
+
+impl Column {
+    /// The value of its tag of that name.
+    pub fn tag(&self, name: &str) -> Option<&str> {
+        self.tags.iter().find(|tag| *tag.name == *name).map(|tag| &*tag.value)
+    }
 }
 
 /// Why a definition is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{path}: {message}")]
+#[error("{path}{}{message}", if path.is_empty() { "" } else { ": " })]
 pub struct ViewError {
-    /// Where in the definition, such as `select[0].column[1].path`.
+    /// Where in the definition, such as `select[0].column[1].path`; empty for the definition as a whole.
     pub path: String,
     pub message: String,
+    /// The expression that does not compile, and the byte of it where the trouble is.
+    pub expression: Option<(Box<str>, usize)>,
 }
 
 /// Columns and rows of one level: own columns, times every nested select, times the union.
@@ -48,16 +79,21 @@ struct Select {
     union: Vec<Select>,
 }
 
-/// `forEach`, or `forEachOrNull`, which gives one row of nulls where there is nothing.
-struct Each {
-    path: Expr,
-    or_null: bool,
+/// What a select is done for, item by item.
+enum Each {
+    /// `forEach`.
+    Every(Expr),
+    /// `forEachOrNull`: one row where there is nothing, of nulls but for the columns that are `%rowIndex`.
+    OrNull(Expr, Vec<usize>),
+    /// `repeat`: what the paths lead to, and from there again, parents before children.
+    Repeat(Vec<Expr>),
 }
 
 impl View {
     /// Compiles a definition. Expressions are compiled against `env`, whose known columns (if it names any)
-    /// are those of the resource itself. Unknown elements, expressions that do not compile, columns of one
-    /// name and unions of different columns are refused.
+    /// are those of the resource itself, and whose known elements are R4's: they are not asked where the
+    /// definition names other versions of FHIR only. What the standard does not know or does not allow is
+    /// refused, and what is beyond the limits.
     pub fn compile(json: &str, env: &Env) -> Result<View, ViewError> {
         compile::view(json, env)
     }

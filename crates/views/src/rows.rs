@@ -1,25 +1,25 @@
-use fhirehose_fhirpath::{Ctx, EvalError, Expr, Item, NoFunctions};
+use fhirehose_fhirpath::{Collection, Ctx, EvalError, Expr, Item};
 use fhirehose_tape::Value;
 
-use crate::{Cell, Each, Select, View};
+use crate::functions::ViewFunctions;
+use crate::limits::{MAX_CELLS, MAX_ITEMS, MAX_REPEAT};
+use crate::{Cell, ColumnType, Each, Select, View};
 
 /// Why a resource has no rows by a view. Never holds values.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{column}: {message}")]
 pub struct RowError {
-    /// The column, or `where` or `forEach`.
+    /// The column, or `where`, `forEach`, `repeat`; `rows` where there would be too many.
     pub column: Box<str>,
     pub message: String,
 }
 
-static NO_FUNCTIONS: NoFunctions = NoFunctions;
-
-/// Cells by column; those of other parts of the definition are null in it.
-type Row<'a> = Vec<Cell<'a>>;
+static FUNCTIONS: ViewFunctions = ViewFunctions;
 
 impl View {
-    /// Gives every row of a resource to `emit`, in the definition's order. A resource of another type than
-    /// the view's has none; an object without a `resourceType` is taken as being of the view's.
+    /// Gives every row of a resource to `emit`, in the definition's order, or none where there is an error. A
+    /// resource of another type than the view's has none; an object without a `resourceType` is taken as being
+    /// of the view's.
     pub fn rows<'a>(
         &'a self,
         resource: Value<'a>,
@@ -29,10 +29,14 @@ impl View {
         if of.is_some_and(|of| of != &*self.resource) {
             return Ok(());
         }
-        let mut ctx = Ctx::new(resource, &NO_FUNCTIONS);
+        let mut ctx = Ctx::new(resource, &FUNCTIONS);
         for (slot, item) in &self.constants {
-            ctx.set(*slot, std::iter::once(item.clone()).collect());
+            ctx.set(*slot, one(item.clone()));
         }
+        for slot in self.whole {
+            ctx.set(slot, Item::of(resource).into_iter().collect());
+        }
+        ctx.set(self.row_index, one(Item::Integer(0)));
         for filter in &self.filters {
             let kept = filter.eval(&ctx).map_err(|error| failed("where", &error))?;
             match kept.as_slice() {
@@ -45,79 +49,170 @@ impl View {
                 _ => return Err(error("where", "more than one value")),
             }
         }
-        let rows = self.select(&self.body, &mut ctx, vec![vec![Cell::Null; self.columns.len()]])?;
-        rows.iter().for_each(|row| emit(row));
+        let cells = vec![Cell::Null; self.columns.len()];
+        let mut run = Run { view: self, ctx, index: 0, cells, items: 0 };
+        run.level(&self.body, 0)?;
+        run.cells.chunks_exact(self.columns.len()).for_each(emit);
+        Ok(())
+    }
+}
+
+/// The rows of one resource in the making, row after row; cells of parts of the definition that are still to come
+/// are null in them.
+struct Run<'a> {
+    view: &'a View,
+    ctx: Ctx<'a>,
+    /// `%rowIndex`.
+    index: usize,
+    cells: Vec<Cell<'a>>,
+    /// Items come by so far.
+    items: usize,
+}
+
+impl<'a> Run<'a> {
+    /// Makes of every row after the first `from` cells one for each row of a select.
+    fn select(&mut self, select: &'a Select, from: usize) -> Result<(), RowError> {
+        let Some(each) = &select.each else { return self.level(select, from) };
+        let items = match each {
+            Each::Every(path) | Each::OrNull(path, _) => {
+                path.eval(&self.ctx).map_err(|error| failed("forEach", &error))?
+            }
+            Each::Repeat(paths) => {
+                let mut found = Collection::new();
+                self.descend(paths, 0, &mut found)?;
+                found
+            }
+        };
+        if items.is_empty() {
+            match each {
+                Each::OrNull(_, row_indexes) => {
+                    for row in self.cells[from..].chunks_exact_mut(self.view.columns.len()) {
+                        row_indexes.iter().for_each(|&column| row[column] = Cell::Integer(0));
+                    }
+                }
+                Each::Every(_) | Each::Repeat(_) => self.cells.truncate(from),
+            }
+            return Ok(());
+        }
+        let outer = self.index;
+        let last = items.len() - 1;
+        let mut base = if last == 0 { Vec::new() } else { self.cells.split_off(from) };
+        for (index, item) in items.into_iter().enumerate() {
+            let start = if last == 0 { from } else { self.again(&mut base, index == last)? };
+            self.count("forEach")?;
+            self.set_index(index);
+            let focus = self.ctx.refocus(item);
+            let done = self.level(select, start);
+            self.ctx.restore(focus);
+            done?;
+        }
+        self.set_index(outer);
         Ok(())
     }
 
-    /// Every row so far, times the rows of a select.
-    fn select<'a>(
-        &'a self,
-        select: &'a Select,
-        ctx: &mut Ctx<'a>,
-        rows: Vec<Row<'a>>,
-    ) -> Result<Vec<Row<'a>>, RowError> {
-        let Some(Each { path, or_null }) = &select.each else { return self.level(select, ctx, rows) };
-        let items = path.eval(ctx).map_err(|error| failed("forEach", &error))?;
-        if items.is_empty() {
-            return Ok(if *or_null { rows } else { Vec::new() });
-        }
-        let mut all = Vec::new();
-        for item in items {
-            let outer = ctx.refocus(item);
-            let inner = self.level(select, ctx, rows.clone());
-            ctx.restore(outer);
-            all.extend(inner?);
-        }
-        Ok(all)
-    }
-
-    fn level<'a>(
-        &'a self,
-        select: &'a Select,
-        ctx: &mut Ctx<'a>,
-        mut rows: Vec<Row<'a>>,
-    ) -> Result<Vec<Row<'a>>, RowError> {
+    fn level(&mut self, select: &'a Select, from: usize) -> Result<(), RowError> {
+        let width = self.view.columns.len();
         for (column, path) in &select.columns {
-            let cell = self.cell(*column, path, ctx)?;
+            let cell = self.cell(*column, path)?;
             // All but the last row take a copy.
-            if let Some((last, others)) = rows.split_last_mut() {
-                others.iter_mut().for_each(|row| row[*column] = cell.clone());
+            let mut rows = self.cells[from..].chunks_exact_mut(width).rev();
+            if let Some(last) = rows.next() {
+                rows.for_each(|row| row[*column] = cell.clone());
                 last[*column] = cell;
             }
         }
         for inner in &select.selects {
-            rows = self.select(inner, ctx, rows)?;
+            self.select(inner, from)?;
         }
-        if select.union.is_empty() {
-            return Ok(rows);
+        let Some((last, others)) = select.union.split_last() else { return Ok(()) };
+        let mut base = self.cells.split_off(from);
+        for branch in others {
+            let start = self.again(&mut base, false)?;
+            self.select(branch, start)?;
         }
-        let mut all = Vec::new();
-        for branch in &select.union {
-            all.extend(self.select(branch, ctx, rows.clone())?);
-        }
-        Ok(all)
+        let start = self.again(&mut base, true)?;
+        self.select(last, start)
     }
 
-    fn cell<'a>(&'a self, column: usize, path: &'a Expr, ctx: &Ctx<'a>) -> Result<Cell<'a>, RowError> {
-        let column = &self.columns[column];
-        let items = path.eval(ctx).map_err(|error| failed(&column.name, &error))?;
+    /// Adds the rows there were once more; returns where they start.
+    fn again(&mut self, base: &mut Vec<Cell<'a>>, last: bool) -> Result<usize, RowError> {
+        let start = self.cells.len();
+        if start + base.len() > MAX_CELLS {
+            return Err(error("rows", format!("more than {MAX_CELLS} cells of one resource")));
+        }
+        if last {
+            self.cells.append(base);
+        } else {
+            self.cells.extend_from_slice(base);
+        }
+        Ok(start)
+    }
+
+    /// What paths lead to from what is in focus, and from there again.
+    fn descend(
+        &mut self,
+        paths: &'a [Expr],
+        depth: usize,
+        found: &mut Collection<'a>,
+    ) -> Result<(), RowError> {
+        for path in paths {
+            for item in path.eval(&self.ctx).map_err(|error| failed("repeat", &error))? {
+                if depth == MAX_REPEAT {
+                    let why = format!("goes deeper than {MAX_REPEAT} levels; do its paths lead down?");
+                    return Err(error("repeat", why));
+                }
+                self.count("repeat")?;
+                found.push(item.clone());
+                let focus = self.ctx.refocus(item);
+                let done = self.descend(paths, depth + 1, found);
+                self.ctx.restore(focus);
+                done?;
+            }
+        }
+        Ok(())
+    }
+
+    fn count(&mut self, what: &str) -> Result<(), RowError> {
+        self.items += 1;
+        if self.items > MAX_ITEMS {
+            return Err(error(what, format!("comes by more than {MAX_ITEMS} items of one resource")));
+        }
+        Ok(())
+    }
+
+    fn set_index(&mut self, index: usize) {
+        self.index = index;
+        self.ctx.set(self.view.row_index, one(Item::Integer(index as i64)));
+    }
+
+    fn cell(&self, column: usize, path: &'a Expr) -> Result<Cell<'a>, RowError> {
+        let column = &self.view.columns[column];
+        let items = path.eval(&self.ctx).map_err(|error| failed(&column.name, &error))?;
+        let typed = |item: &Item<'a>| match column.kind.cell(item) {
+            Some(cell) => Ok(cell),
+            None if column.kind == ColumnType::Any => {
+                Err(error(&column.name, "an object; the column's type must say which"))
+            }
+            None => Err(error(&column.name, "not of the column's type")),
+        };
         if column.collection {
+            items.iter().try_for_each(|item| typed(item).map(drop))?;
             return Ok(list(&items));
         }
         match items.as_slice() {
             [] => Ok(Cell::Null),
-            [item] => column.kind.cell(item).ok_or_else(|| error(&column.name, "not of the column's type")),
+            [item] => typed(item),
             _ => Err(error(&column.name, "more than one value; the column is no collection")),
         }
     }
 }
 
-/// All values as a JSON array; null where there is none.
+fn one(item: Item<'_>) -> Collection<'_> {
+    std::iter::once(item).collect()
+}
+
+/// All values as a JSON array.
 fn list<'a>(items: &[Item<'_>]) -> Cell<'a> {
-    if items.is_empty() {
-        return Cell::Null;
-    }
     let mut out = vec![b'['];
     for (i, item) in items.iter().enumerate() {
         if i > 0 {

@@ -69,9 +69,9 @@ fn a_cell_of_another_type_is_an_error_that_names_the_column_and_no_value() {
 #[test]
 fn a_collection_is_one_array_and_untyped_cells_are_what_they_are() {
     let columns = r#"{"name":"a","path":"list","collection":true},{"name":"b","path":"none","collection":true},
-        {"name":"c","path":"n"},{"name":"d","path":"value"},{"name":"e","path":"id"}"#;
+        {"name":"c","path":"n"},{"name":"d","path":"value","type":"Quantity"},{"name":"e","path":"id"}"#;
     let expected =
-        [r#"json ["a","b"]"#, "null", "integer 3", r#"json {"value":36.50,"unit":"Cel"}"#, "text o1"];
+        [r#"json ["a","b"]"#, "json []", "integer 3", r#"json {"value":36.50,"unit":"Cel"}"#, "text o1"];
     assert_eq!(cells(columns, &Env::fhir()).unwrap(), expected);
 }
 
@@ -82,8 +82,8 @@ fn what_is_wrong_in_a_definition_is_refused_with_its_place() {
         Ok(_) => panic!("{json} compiles"),
     };
     let column = |column: &str| format!(r#"{{"resource":"Patient","select":[{{"column":[{column}]}}]}}"#);
-    assert_eq!(refused("[1,"), ": value expected at byte 3");
-    assert_eq!(refused("[]"), ": a ViewDefinition is a JSON object");
+    assert_eq!(refused("[1,"), "value expected at byte 3");
+    assert_eq!(refused("[]"), "a ViewDefinition is a JSON object");
     assert_eq!(refused(r#"{"resource":"Patient","selct":[]}"#), "selct: unknown element");
     assert_eq!(refused(r#"{"resource":"Patient"}"#), "select: at least one select is needed");
     assert_eq!(refused(r#"{"resource":"Patient","select":[{}]}"#), "select[0]: a select without columns");
@@ -97,7 +97,7 @@ fn what_is_wrong_in_a_definition_is_refused_with_its_place() {
     );
     assert_eq!(
         refused(&column(r#"{"name":"a b","path":"id"}"#)),
-        "select[0].column[0].name: a column's name is letters, digits and _, beginning with a letter"
+        "select[0].column[0].name: a name is letters, digits and _, beginning with a letter"
     );
     assert_eq!(
         refused(&column(r#"{"name":"a","path":"id","type":"strng"}"#)),
