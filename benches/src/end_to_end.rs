@@ -1,16 +1,14 @@
 //! The whole flow with every processor in a process of its own: the rate it sustains, and at half of it how
 //! old changes are when each store has them, and how much memory each processor takes.
 
-use std::io::{Read, Write};
-use std::net::TcpStream;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use fhirehose_pgsink::Connector;
 use postgres::Client;
-use serde_json::Value as Json;
 
+use crate::admin::{is_ready, status};
 use crate::changes::Changes;
 use crate::devices::Watches;
 use crate::figure::{Figure, Goal, Section, Spread, Unit};
@@ -166,7 +164,7 @@ impl Flow {
         }
         let begun = Instant::now();
         for (name, port, running) in &mut processors {
-            while !get(*port, "/readyz").is_ok_and(|answer| answer.starts_with("HTTP/1.1 200")) {
+            while !is_ready(*port) {
                 running.check().with_context(|| format!("{name}: {}", stack.log(name)))?;
                 if begun.elapsed() > PATIENCE {
                     bail!("{name} is not ready: {}", stack.log(name));
@@ -239,21 +237,4 @@ impl Flow {
         };
         self.processors.iter().map(one).collect()
     }
-}
-
-/// What a process says of its one processor.
-fn status(port: u16) -> Result<Json> {
-    let answer = get(port, "/admin/status")?;
-    let body = answer.split_once("\r\n\r\n").context("an answer without a body")?.1;
-    let mut status: Json = serde_json::from_str(body)?;
-    Ok(status["processors"][0].take())
-}
-
-fn get(port: u16, path: &str) -> Result<String> {
-    let mut stream = TcpStream::connect(("127.0.0.1", port))?;
-    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n")?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer)?;
-    Ok(answer)
 }

@@ -25,8 +25,10 @@ pub enum Unit {
     Share,
     Microseconds,
     Milliseconds,
+    Seconds,
     PerSecond,
     Mebibytes,
+    Bytes,
 }
 
 /// A line of the table.
@@ -90,8 +92,10 @@ impl Unit {
             Unit::Share => format!("{:.0} %", value * 100.0),
             Unit::Microseconds => format!("{value:.1} µs"),
             Unit::Milliseconds => format!("{value:.0} ms"),
+            Unit::Seconds => format!("{value:.2} s"),
             Unit::PerSecond => format!("{value:.0}/s"),
             Unit::Mebibytes => format!("{value:.0} MiB"),
+            Unit::Bytes => format!("{value:.0} bytes"),
         }
     }
 }

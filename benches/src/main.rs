@@ -1,6 +1,7 @@
 //! The bench: measures the product against plain peers on the same machine in the same minutes, and writes the
 //! figures as they are. `cargo xtask bench` builds it, starts the servers it needs and runs it.
 
+mod admin;
 mod changes;
 mod copier;
 mod copying;
@@ -10,6 +11,9 @@ mod figure;
 mod kafka;
 mod machine;
 mod mapping;
+mod recovery;
+mod report;
+mod restore;
 mod shapes;
 mod stack;
 mod stores;
@@ -39,10 +43,13 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum What {
-    /// Measure and print; write the report if all is measured
+    /// Measure, print, and write what was measured into the report
     Run {
         /// All of them when none is named
         names: Vec<Name>,
+        /// Entries of the reference store, for `recovery`
+        #[arg(long, default_value_t = 1_000_000)]
+        targets: u64,
         /// Where the report goes
         #[arg(long, default_value = "docs/generated/bench.md")]
         report: PathBuf,
@@ -67,10 +74,12 @@ enum Name {
     EndToEnd,
     /// normalize-cdc on Kafka against a plain copier, and the cost of transactions
     Copying,
+    /// Loss and restart of instances; the reference store of a million entries
+    Recovery,
 }
 
-/// In the order they are measured: the copier fills topics that the others should find small.
-const ALL: [Name; 4] = [Name::Mapping, Name::Stores, Name::EndToEnd, Name::Copying];
+/// In the order they are measured: the last ones fill topics that the others should find small.
+const ALL: [Name; 5] = [Name::Mapping, Name::Stores, Name::EndToEnd, Name::Copying, Name::Recovery];
 
 fn main() -> Result<()> {
     let cli = Cli::parse();
@@ -80,35 +89,42 @@ fn main() -> Result<()> {
             let stack = Stack::of_environment(&root)?;
             copier::run(&root, &stack.brokers, &group, transactional)
         }
-        What::Run { names, report } => {
+        What::Run { names, report, targets } => {
             let wanted: Vec<Name> =
                 ALL.into_iter().filter(|name| names.is_empty() || names.contains(name)).collect();
             // The commit that is measured: others may be made meanwhile.
             let commit = commit(&root);
-            let mut text = String::new();
+            let file = root.join(report);
+            let mut text = match wanted == ALL {
+                true => String::new(),
+                false => fs::read_to_string(&file).unwrap_or_default(),
+            };
             for name in &wanted {
                 let begun = std::time::Instant::now();
-                let sections = measure(*name, &root).with_context(|| format!("{name:?}"))?;
-                for section in sections {
-                    let section = section.to_markdown();
-                    say(&section);
-                    text.push_str(&section);
-                    text.push('\n');
+                let sections = measure(*name, &root, targets).with_context(|| format!("{name:?}"))?;
+                for mut section in sections {
+                    say(&section.to_markdown());
+                    if wanted != ALL {
+                        section
+                            .how
+                            .push_str(&format!("\n\nMeasured apart from the others: {}.", stamp(&commit)));
+                    }
+                    text = report::with_section(&text, section.title, &section.to_markdown());
                 }
                 say(&format!("({name:?}: {:.0} s)", begun.elapsed().as_secs_f64()));
             }
             if wanted == ALL {
-                let file = root.join(report);
-                fs::create_dir_all(file.parent().context("the report is in no folder")?)?;
-                fs::write(&file, format!("{}\n{}\n", heading(&commit), text.trim_end()))?;
-                say(&format!("written to {}", file.display()));
+                text = format!("{}\n{text}", heading(&commit));
             }
+            fs::create_dir_all(file.parent().context("the report is in no folder")?)?;
+            fs::write(&file, text)?;
+            say(&format!("written to {}", file.display()));
             Ok(())
         }
     }
 }
 
-fn measure(name: Name, root: &std::path::Path) -> Result<Vec<Section>> {
+fn measure(name: Name, root: &std::path::Path, targets: u64) -> Result<Vec<Section>> {
     if name == Name::Mapping {
         return Ok(vec![mapping::measure(&Shapes::load(root)?)?]);
     }
@@ -123,6 +139,11 @@ fn measure(name: Name, root: &std::path::Path) -> Result<Vec<Section>> {
         Name::Copying => {
             stack.prepare()?;
             vec![copying::measure(&stack)?]
+        }
+        Name::Recovery => {
+            stack.prepare()?;
+            let shapes = Shapes::load(root)?;
+            vec![recovery::measure(&stack, &shapes)?, restore::measure(&stack, &shapes, targets)?]
         }
     })
 }
@@ -139,13 +160,16 @@ fn heading(commit: &str) -> String {
          are taken within one run: contestants in turn, one round after the other, each round's ratio by itself; shown \
          are the median of the rounds, the least and the greatest.\n\n\
          - Machine: {}; servers and the bench share it\n\
-         - Load of the machine when the run ended: {} (others may have been at work)\n\
-         - Commit: {}\n- Date: {}\n",
+         - Measured: {} (others may have been at work)\n",
         machine::describe(),
-        machine::load(),
-        commit,
-        jiff::Timestamp::now().strftime("%Y-%m-%d %H:%M UTC"),
+        stamp(commit),
     )
+}
+
+/// What was measured, when, and how busy the machine was as it ended.
+fn stamp(commit: &str) -> String {
+    let now = jiff::Timestamp::now().strftime("%Y-%m-%d %H:%M UTC");
+    format!("commit {commit}, {now}, load of the machine {}", machine::load())
 }
 
 /// One text on standard output; a reader that went away is no error of ours.

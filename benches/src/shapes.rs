@@ -1,5 +1,6 @@
 //! The repository's declarations and the processors built from them, in this process and without servers.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -51,6 +52,17 @@ impl Shapes {
     }
 
     pub fn normalize_cdc(&self) -> Result<NormalizeCdc> {
+        self.make_normalize_cdc(&|subject| self.schema_id(subject))
+    }
+
+    /// The same, writing these ids of schemas: others can read its outputs.
+    pub fn normalize_cdc_with(&self, ids: &HashMap<String, u32>) -> Result<NormalizeCdc> {
+        self.make_normalize_cdc(&|subject| {
+            ids.get(subject).copied().ok_or_else(|| Fault::fatal(format!("{subject} is not registered")))
+        })
+    }
+
+    fn make_normalize_cdc(&self, id: &dyn Fn(&str) -> Result<u32, Fault>) -> Result<NormalizeCdc> {
         let source = |format: Format| -> Result<Source> {
             Ok(Source {
                 name: format.source().into(),
@@ -60,8 +72,7 @@ impl Shapes {
             })
         };
         let sources = Format::ALL.into_iter().map(source).collect::<Result<Vec<_>>>()?;
-        let id = |subject: &str| self.schema_id(subject);
-        Ok(NormalizeCdc::new(self.mappings.clone(), &self.topics, sources, self.schemas.clone(), &id)?)
+        Ok(NormalizeCdc::new(self.mappings.clone(), &self.topics, sources, self.schemas.clone(), id)?)
     }
 
     pub fn enrich(&self) -> Result<Enrich> {

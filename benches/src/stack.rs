@@ -1,5 +1,6 @@
 //! The servers the bench works on, the product's binary, and processes that end with the bench.
 
+use std::collections::HashMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -9,6 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use fhirehose_pgsink::Connector;
 use fhirehose_runtime::{RegistryConfig, SchemaRegistry};
+use fhirehose_topics::{Registry, Schema};
 use postgres::Client;
 
 use crate::changes::Changes;
@@ -85,9 +87,40 @@ impl Stack {
 
     /// `fhirehose run <processor>`, with its admin server on this port.
     pub fn run(&self, processor: &str, port: u16) -> Result<Running> {
+        self.run_as(processor, processor, port, &[])
+    }
+
+    /// The same with a log of this name and other settings.
+    pub fn run_as(
+        &self,
+        processor: &str,
+        name: &str,
+        port: u16,
+        settings: &[(&str, &str)],
+    ) -> Result<Running> {
         let mut command = self.product();
         command.args(["run", processor]).env("FHIREHOSE__ADMIN__LISTEN", format!("127.0.0.1:{port}"));
-        self.spawn(command, processor)
+        command.envs(settings.iter().copied());
+        self.spawn(command, name)
+    }
+
+    /// Ids of our schemas in the registry, by subject.
+    pub fn schema_ids(&self, topics: &Registry) -> Result<HashMap<String, u32>> {
+        let registry = self.registry()?;
+        let schemas = topics.iter().filter_map(|topic| topic.schema.as_deref());
+        let id =
+            |schema: &Schema| Ok((schema.subject.clone(), registry.id_of(&schema.subject, &schema.json)?));
+        schemas.map(id).collect()
+    }
+
+    /// An empty folder for what a process saves.
+    pub fn state(&self) -> Result<PathBuf> {
+        let folder = self.programs.join("bench-state");
+        if folder.exists() {
+            fs::remove_dir_all(&folder)?;
+        }
+        fs::create_dir(&folder)?;
+        Ok(folder)
     }
 
     /// The copier, as a process of its own.
@@ -130,6 +163,23 @@ impl Running {
         self.0.id()
     }
 
+    /// Ends it as `kill -9` does.
+    pub fn kill(&mut self) -> Result<()> {
+        self.0.kill()?;
+        self.0.wait()?;
+        Ok(())
+    }
+
+    /// Asks it to end, without waiting.
+    pub fn ask_to_end(&self) -> Result<()> {
+        Command::new("kill").arg(self.pid().to_string()).status().context("running kill")?;
+        Ok(())
+    }
+
+    pub fn has_ended(&mut self) -> Result<bool> {
+        Ok(self.0.try_wait()?.is_some())
+    }
+
     /// An error if it has ended.
     pub fn check(&mut self) -> Result<()> {
         match self.0.try_wait()? {
@@ -141,10 +191,13 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        let asked = Command::new("kill").arg(self.pid().to_string()).status();
+        if self.has_ended().unwrap_or(true) {
+            return;
+        }
+        let asked = self.ask_to_end();
         let begun = Instant::now();
         while asked.is_ok() && begun.elapsed() < Duration::from_secs(15) {
-            if !matches!(self.0.try_wait(), Ok(None)) {
+            if self.has_ended().unwrap_or(true) {
                 return;
             }
             sleep(Duration::from_millis(20));
