@@ -3,6 +3,7 @@
 use anyhow::{Result, bail};
 
 mod bench;
+mod chaos;
 mod demo;
 mod deny;
 mod oracles;
@@ -18,6 +19,7 @@ Usage: cargo xtask <command> [arguments]
 
 Commands:
   bench   the product against plain peers; writes docs/generated/bench.md
+  chaos   everything broken on purpose and counted; exactly once, or a seed that shows it is not
   demo    two synthetic hospitals through the whole pipeline, every store checked
   stack   install, start, stop and inspect Kafka, the registry, Connect, the databases and the stores
   test    everything a change must pass: format, lints, rules, licences, all tests on a stack of their own
@@ -42,6 +44,7 @@ fn run(arguments: &[String]) -> Result<()> {
     let (command, rest) = arguments.split_first().map_or(("--help", arguments), |(c, r)| (c.as_str(), r));
     match command {
         "bench" => bench::main(rest),
+        "chaos" => chaos::main(rest),
         "demo" => demo::main(rest),
         "stack" => stack::main(rest),
         "test" => test::main(rest),
