@@ -2,6 +2,10 @@
 
 mod avro;
 mod cdc;
+mod enrich;
+mod resources;
+mod search;
+mod search_inputs;
 mod session;
 mod stores;
 mod timescale;
@@ -12,5 +16,5 @@ use crate::flow::Flow;
 
 /// Every flow there is.
 pub fn all() -> Vec<&'static dyn Flow> {
-    vec![&cdc::Cdc, &timescale::Timescale]
+    vec![&cdc::Cdc, &enrich::Enrich, &timescale::Timescale, &search::SearchFlow]
 }

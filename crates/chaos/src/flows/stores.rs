@@ -18,6 +18,9 @@ use crate::ledger::{Breaches, Invariant, Violation};
 use crate::world::World;
 
 pub const SOURCE_TS: &str = "fhirehose-source-ts";
+pub const VERSION: &str = "fhirehose-version";
+/// The product's `runtime.record_max_bytes`: what is larger is rejected.
+pub const RECORD_MAX_BYTES: usize = 1_000_000;
 /// An id that no registry has given.
 pub const UNKNOWN_SCHEMA: u32 = 0x7fff_ff01;
 

@@ -4,6 +4,8 @@ pub mod accounts;
 pub mod avro;
 pub mod load;
 pub mod postgres;
+pub mod references;
+pub mod search;
 pub mod state;
 pub mod topics;
 

@@ -190,6 +190,29 @@ impl Books {
         self.tables.get(table).into_iter().flat_map(|table| table.rows.keys())
     }
 
+    /// I4 of a store that may be ahead of its offset: each of these keys is there, in the version folded or a
+    /// newer one.
+    pub fn behind(
+        &self,
+        table: usize,
+        name: &str,
+        keys: &[Arc<str>],
+        rows: impl IntoIterator<Item = (String, Row)>,
+        found: &mut Breaches,
+    ) {
+        let rows: HashMap<String, Row> = rows.into_iter().collect();
+        for key in keys {
+            let Some((version, print)) = self.held(table, key) else { continue };
+            let kind = match rows.get(&**key) {
+                None => "committed and not there",
+                Some(row) if row.version < version => "committed and an older version",
+                Some(row) if row.version == version && print != Some(row.print) => "other values",
+                Some(_) => continue,
+            };
+            found.add(Invariant::I4, &format!("{name}, {kind}"), key);
+        }
+    }
+
     /// Rejects read so far, by origin.
     pub fn rejects(&self) -> BTreeMap<(At, i64), u64> {
         let of = |(place, partition): (&At, &Partition)| {
@@ -356,6 +379,21 @@ mod tests {
         books(4).differences(0, "t", rows(&[("a", 3), ("b", 2), ("c", 5)]), Some(Invariant::I4), &mut found);
         let found = found.into_vec();
         assert_eq!((found.len(), found[0].invariant), (1, Invariant::I4));
+    }
+
+    #[test]
+    fn a_store_may_be_ahead_of_its_offset_never_behind() {
+        let keys: Vec<Arc<str>> = vec!["a".into(), "c".into()];
+        let told = |of: &[(&str, i64)]| {
+            let mut found = Breaches::default();
+            books(7).behind(0, "t", &keys, rows(of), &mut found);
+            found.into_vec().into_iter().map(|breach| breach.what).collect::<Vec<_>>()
+        };
+        assert_eq!(told(&[("a", 3), ("c", 8)]), Vec::<String>::new());
+        assert_eq!(
+            told(&[("a", 1)]),
+            ["t, committed and an older version: a", "t, committed and not there: c"]
+        );
     }
 
     #[test]
