@@ -1,27 +1,31 @@
 use fhirehose_stream::{Assigned, Fault, TopicPartition};
-use rdkafka::consumer::{CommitMode, Consumer};
+use rdkafka::consumer::Consumer;
 use rdkafka::error::KafkaError;
 use rdkafka::{Offset, TopicPartitionList};
 
 use crate::config::StartFrom;
 use crate::partitions::{list_with_offsets, transient};
-use crate::reader::{ASK, Reader};
+use crate::reader::{ASK, NotCommitted, Reader};
 use crate::spec::Inputs;
-use crate::worker::named;
+use crate::stop::Stop;
+use crate::worker::{named, patiently};
 
 /// Where reading of newly assigned partitions goes on: at the group's committed offsets. Where there is none,
 /// the operator's word decides; without one, partitions that a group with a past has never read begin at the
 /// beginning, for nothing of them can have been read, and a group without a past refuses. What is decided here
-/// is committed at once.
+/// is committed at once; such a commit without an answer is not tried again, for it may come late and move the
+/// offsets back.
 pub(crate) fn continue_at(
     reader: &Reader,
     inputs: &Inputs,
     partitions: &[TopicPartition],
     start_from: Option<StartFrom>,
-) -> Result<Vec<Assigned>, Fault> {
+    stop: &Stop,
+) -> Result<Vec<Assigned>, NotCommitted> {
+    let refused = |fault| NotCommitted { fault, answered: true };
     let mut assigned = Vec::with_capacity(partitions.len());
     let mut fresh = Vec::new();
-    for (at, committed) in reader.committed(partitions)? {
+    for (at, committed) in patiently(stop, || reader.committed(partitions)).map_err(refused)? {
         match committed {
             Some(committed) => {
                 assigned.push(Assigned { at, next_offset: committed.offset, metadata: committed.metadata });
@@ -29,10 +33,11 @@ pub(crate) fn continue_at(
             None => fresh.push(at),
         }
     }
-    let starts = starts(reader, &fresh, start_from, || has_past(reader, inputs))?;
+    let find = || starts(reader, &fresh, start_from, || has_past(reader, inputs));
+    let starts = patiently(stop, find).map_err(refused)?;
     if !starts.is_empty() {
-        let list = list_with_offsets(starts.iter().map(|(at, offset)| (at, *offset, None)))?;
-        reader.commit(&list, CommitMode::Sync)?;
+        let list = list_with_offsets(starts.iter().map(|(at, offset)| (at, *offset, None)));
+        reader.commit(&list.map_err(refused)?)?;
     }
     assigned.extend(starts.into_iter().map(|(at, next_offset)| Assigned { at, next_offset, metadata: None }));
     Ok(assigned)

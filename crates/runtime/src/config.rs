@@ -252,6 +252,12 @@ impl Default for Log {
     }
 }
 
+impl Breaker {
+    pub(crate) fn limits(&self) -> fhirehose_decide::Limits {
+        fhirehose_decide::Limits { consecutive: self.consecutive, share: self.share, window: self.window }
+    }
+}
+
 impl Runtime {
     pub(crate) fn linger(&self) -> Duration {
         Duration::from_millis(self.linger_ms)

@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use fhirehose_decide::Backoff;
 use fhirehose_faultpoint::planted;
 use fhirehose_stream::{Fault, FaultKind, Processor, Sink};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 
 use crate::admin::AdminServer;
-use crate::backoff::Backoff;
 use crate::clients::{Clients, Logged};
 use crate::config::Config;
 use crate::instance::Instance;
@@ -187,7 +187,7 @@ impl Engine {
                     return if missing.is_empty() { Ok(()) } else { Err(StartError::MissingTopics(missing)) };
                 }
                 Err(error) => {
-                    let time = backoff.next();
+                    let time = backoff.next(rand::random());
                     if backoff.worth_telling() {
                         tracing::warn!(
                             brokers = self.config.kafka.brokers,
@@ -266,7 +266,7 @@ fn supervise(worker: &Worker, run: &(dyn Fn(&Worker) -> Result<(), Fault> + Send
         if started.elapsed() > STEADY {
             backoff.success();
         }
-        let time = backoff.next();
+        let time = backoff.next(rand::random());
         tracing::warn!(
             processor = worker.spec.name,
             worker = worker.index,

@@ -7,8 +7,6 @@
 mod admin;
 mod age;
 mod assignment;
-mod backoff;
-mod breaker;
 mod clients;
 mod cluster;
 mod config;

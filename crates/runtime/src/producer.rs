@@ -2,6 +2,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
+use fhirehose_decide::{Answer, Ended, Wear};
 use fhirehose_faultpoint::{planted, point};
 use fhirehose_stream::Fault;
 use rdkafka::TopicPartitionList;
@@ -17,9 +18,6 @@ use rdkafka::producer::{
 use crate::clients::{self, Clients};
 use crate::partitions::transient;
 
-/// An end of transaction that took longer may still be under way, in a request that was sent twice: it could
-/// hit the next transaction of the same producer.
-const TRUSTED: Duration = Duration::from_secs(5);
 /// How long producing, adding offsets and aborting may each take.
 const STEP: Duration = Duration::from_secs(10);
 
@@ -33,23 +31,12 @@ pub(crate) struct ToSend<'a> {
     pub headers: Option<OwnedHeaders>,
 }
 
-/// How a transaction ended.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Ended {
-    Committed,
-    /// Without effect.
-    Aborted(Fault),
-    /// Nobody knows: ask Kafka, after fencing this producer off.
-    Unknown(Fault),
-}
-
 /// A transactional producer, and whether it may be used once more.
 pub(crate) struct TransactionalProducer {
     producer: BaseProducer<Deliveries>,
     /// How long a commit may go without an answer.
     patience: Duration,
-    /// A new producer of the same name must take over before the next transaction.
-    worn: bool,
+    wear: Wear,
 }
 
 /// Adds a header's value.
@@ -74,11 +61,11 @@ impl TransactionalProducer {
                 _ => transient("the transactional producer could not start", &error),
             }
         })?;
-        Ok(TransactionalProducer { producer, patience: clients.commit_timeout(), worn: false })
+        Ok(TransactionalProducer { producer, patience: clients.commit_timeout(), wear: Wear::default() })
     }
 
     pub(crate) fn worn(&self) -> bool {
-        self.worn
+        self.wear.worn()
     }
 
     /// One transaction: `records`, and `offsets` of the group as `membership` holds it.
@@ -92,7 +79,7 @@ impl TransactionalProducer {
         deliveries.failed.store(0, Ordering::SeqCst);
         deliveries.too_large.store(false, Ordering::SeqCst);
         if let Err(error) = self.producer.begin_transaction() {
-            self.worn = true;
+            self.wear.failed();
             return Ended::Aborted(self.told(transient("no transaction could begin", &error)));
         }
         point("transact.begun");
@@ -166,20 +153,22 @@ impl TransactionalProducer {
     fn commit(&mut self) -> Ended {
         let start = Instant::now();
         let result = self.producer.commit_transaction(self.patience);
-        // Planted: a commit that was slow is as good as any.
-        let slow = start.elapsed() > TRUSTED && !planted("late-end-trusted");
-        match result {
-            Ok(()) => {
-                point("transact.committed");
-                self.worn |= slow;
-                Ended::Committed
-            }
-            // Also where librdkafka asks for an abort: the commit may have reached the coordinator before the
-            // transaction failed on this side.
-            Err(error) => {
-                self.worn = true;
-                Ended::Unknown(transient("the outcome of a commit is unknown", &error))
-            }
+        if result.is_ok() {
+            point("transact.committed");
+        }
+        let result = result.map_err(|error| transient("the outcome of a commit is unknown", &error));
+        let answer = self.answer(result, start);
+        self.wear.commit(answer)
+    }
+
+    fn answer(&self, result: Result<(), Fault>, start: Instant) -> Answer {
+        // Errors wait in the queue of events, one to a poll, since committing and aborting do not serve it.
+        (0..8).for_each(|_| self.producer.poll(Duration::ZERO));
+        let disturbed = self.producer.context().disturbed.load(Ordering::SeqCst);
+        // Planted: an end that was slow or sent twice is as good as any.
+        match planted("late-end-trusted") && result.is_ok() {
+            true => Answer { result, took: Duration::ZERO, disturbed: false },
+            false => Answer { result, took: start.elapsed(), disturbed },
         }
     }
 
@@ -202,12 +191,12 @@ impl TransactionalProducer {
     fn abort(&mut self, fault: Fault) -> Ended {
         let start = Instant::now();
         let result = self.producer.abort_transaction(STEP);
-        let unsure = result.is_err() || start.elapsed() > TRUSTED;
-        self.worn |= unsure && !planted("late-end-trusted") || self.producer.client().fatal_error().is_some();
-        let fault = self.told(fault);
-        // Whatever became of the abort, no commit was ever asked for: the transaction has no effect once a
-        // new producer has taken over.
-        Ended::Aborted(fault)
+        let result = result.map_err(|error| transient("an abort failed", &error));
+        if self.producer.client().fatal_error().is_some() {
+            self.wear.failed();
+        }
+        let (answer, fault) = (self.answer(result, start), self.told(fault));
+        self.wear.abort(answer, fault)
     }
 }
 
@@ -236,12 +225,15 @@ pub(crate) fn send_unawaited<'a>(clients: &Clients, records: impl Iterator<Item 
     producer.poll(Duration::ZERO);
 }
 
-/// Counts delivery reports that failed.
+/// What the producer's callbacks tell.
 #[derive(Default)]
 struct Deliveries {
     failed: AtomicU64,
     code: Mutex<Option<RDKafkaErrorCode>>,
     too_large: AtomicBool,
+    /// A connection was lost in this producer's life. Never unset: librdkafka does not tell one that follows
+    /// soon after another.
+    disturbed: AtomicBool,
 }
 
 impl ClientContext for Deliveries {
@@ -250,6 +242,7 @@ impl ClientContext for Deliveries {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
+        self.disturbed.store(true, Ordering::SeqCst);
         clients::log_error(&error, reason);
     }
 }

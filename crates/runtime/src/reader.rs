@@ -1,9 +1,10 @@
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::mem;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use fhirehose_decide::{Admission, Offsets, Positions};
 use fhirehose_faultpoint::planted;
 use fhirehose_stream::{Batch, Fault, TopicPartition};
 use rdkafka::bindings as native;
@@ -43,6 +44,19 @@ pub(crate) struct Committed {
     pub metadata: Option<String>,
 }
 
+/// Why an offset commit failed, and whether Kafka said so: else it may take effect later.
+#[derive(Debug)]
+pub(crate) struct NotCommitted {
+    pub fault: Fault,
+    pub answered: bool,
+}
+
+/// Whether the coordinator has answered that an offset commit has no effect.
+fn refused(error: &KafkaError) -> bool {
+    use RDKafkaErrorCode::{IllegalGeneration, RebalanceInProgress, UnknownMemberId};
+    matches!(error.rdkafka_error_code(), Some(IllegalGeneration | RebalanceInProgress | UnknownMemberId))
+}
+
 /// One member of a consumer group: polls records into batches and holds every rebalance until the worker has
 /// settled what is in flight.
 pub(crate) struct Reader {
@@ -50,11 +64,7 @@ pub(crate) struct Reader {
     names: Names,
     /// Records polled and not yet handed out.
     filling: Batch,
-    /// The next offset to be polled, of every partition that is ours.
-    next: HashMap<TopicPartition, i64>,
-    /// Partitions of which a record was polled since they were taken over or sought: librdkafka's own position
-    /// of the others may be one from before.
-    polled: HashSet<TopicPartition>,
+    positions: Positions,
     paused: bool,
     regressions: u64,
     /// Of a planted bug: a consumer in no group, and so without a generation.
@@ -110,8 +120,7 @@ impl Reader {
             consumer,
             names: Names::default(),
             filling: Batch::default(),
-            next: HashMap::new(),
-            polled: HashSet::new(),
+            positions: Positions::default(),
             paused: false,
             regressions: 0,
             outsider: planted("fence-skipped").then(|| clients.member(group).create().ok()).flatten(),
@@ -172,7 +181,7 @@ impl Reader {
         self.consumer
             .incremental_assign(&list)
             .map_err(|error| transient("taking partitions over failed", &error))?;
-        self.next.extend(offsets.iter().cloned());
+        self.positions.read_from(offsets);
         if self.paused {
             self.paused = false;
             return self.pause();
@@ -196,15 +205,12 @@ impl Reader {
 
     /// Gives revoked partitions up, and their records that were polled and not handed out.
     pub(crate) fn give_up(&mut self, partitions: &[TopicPartition]) -> Result<(), Fault> {
-        for at in partitions {
-            self.next.remove(at);
-            self.polled.remove(at);
-        }
-        let next = &self.next;
+        self.positions.give_up(partitions);
+        let positions = &self.positions;
         // Planted: polled records of the partitions that stay are given up too, or none at all.
         let forget = planted("retained-records-forgotten");
         let keep = planted("revoke-without-drain");
-        self.filling.retain(|at| keep || (next.contains_key(at) && !forget));
+        self.filling.retain(|at| keep || (positions.owns(at) && !forget));
         self.consumer
             .incremental_unassign(&list(partitions))
             .map_err(|error| transient("giving partitions up failed", &error))
@@ -214,14 +220,13 @@ impl Reader {
     pub(crate) fn seek(&mut self, offsets: &[(TopicPartition, i64)]) -> Result<(), Fault> {
         let moved: Vec<_> = offsets.iter().map(|(at, _)| at.clone()).collect();
         self.filling.retain(|at| !moved.contains(at));
-        self.polled.retain(|at| !moved.contains(at));
         let list = list_with_offsets(offsets.iter().map(|(at, offset)| (at, *offset, None)))?;
         let done =
             self.consumer.seek_partitions(list, ASK).map_err(|error| transient("seeking failed", &error))?;
         if let Some(error) = done.elements().iter().find_map(|element| element.error().err()) {
             return Err(transient("seeking failed", &error));
         }
-        self.next.extend(offsets.iter().cloned());
+        self.positions.read_from(offsets);
         if self.paused {
             return Ok(());
         }
@@ -230,14 +235,18 @@ impl Reader {
 
     pub(crate) fn resume(&mut self) -> Result<(), Fault> {
         if mem::take(&mut self.paused) {
-            self.consumer.resume(&list(self.next.keys())).map_err(|e| transient("resuming failed", &e))?;
+            self.consumer
+                .resume(&list(self.positions.iter().map(|(at, _)| at)))
+                .map_err(|e| transient("resuming failed", &e))?;
         }
         Ok(())
     }
 
     fn pause(&mut self) -> Result<(), Fault> {
         if !mem::replace(&mut self.paused, true) {
-            self.consumer.pause(&list(self.next.keys())).map_err(|e| transient("pausing failed", &e))?;
+            self.consumer
+                .pause(&list(self.positions.iter().map(|(at, _)| at)))
+                .map_err(|e| transient("pausing failed", &e))?;
         }
         Ok(())
     }
@@ -245,22 +254,21 @@ impl Reader {
     /// How far each partition was read, transaction markers at the end counted: librdkafka moves its position
     /// past a marker when it meets it in the queue, so every record before was polled. Empty while polled records
     /// wait in here.
-    pub(crate) fn read_through(&self) -> Vec<(TopicPartition, i64)> {
-        let Ok(positions) = self.consumer.position() else { return Vec::new() };
+    pub(crate) fn read_through(&self) -> Offsets {
+        let Ok(reached) = self.consumer.position() else { return Vec::new() };
         if !self.filling.is_empty() {
             return Vec::new();
         }
-        let position = |at: &TopicPartition| match positions.find_partition(&at.topic, at.partition)?.offset()
-        {
+        let reached = |at: &TopicPartition| match reached.find_partition(&at.topic, at.partition)?.offset() {
             Offset::Offset(offset) => Some(offset),
             _ => None,
         };
-        self.next.iter().filter_map(|(at, next)| Some((at.clone(), position(at)?.max(*next)))).collect()
+        self.positions.iter().filter_map(|(at, next)| Some((at.clone(), reached(at)?.max(next)))).collect()
     }
 
     /// The partitions that are ours, and the next offset to be polled of each.
-    pub(crate) fn positions(&self) -> impl Iterator<Item = (&TopicPartition, i64)> {
-        self.next.iter().map(|(at, next)| (at, *next))
+    pub(crate) fn positions(&self) -> &Positions {
+        &self.positions
     }
 
     pub(crate) fn consumer(&self) -> &BaseConsumer<Member> {
@@ -306,8 +314,23 @@ impl Reader {
     }
 
     /// Commits offsets outside of a transaction, as the member we are now.
-    pub(crate) fn commit(&self, offsets: &TopicPartitionList, mode: CommitMode) -> Result<(), Fault> {
-        self.consumer.commit(offsets, mode).map_err(|error| transient("committing offsets failed", &error))
+    pub(crate) fn commit(&self, offsets: &TopicPartitionList) -> Result<(), NotCommitted> {
+        self.consumer.commit(offsets, CommitMode::Sync).map_err(|error| NotCommitted {
+            fault: transient("committing offsets failed", &error),
+            answered: refused(&error),
+        })
+    }
+
+    /// The same, without waiting; [`Reader::take_answer`] tells.
+    pub(crate) fn commit_soon(&self, offsets: &TopicPartitionList) -> Result<(), Fault> {
+        let sent = self.consumer.commit(offsets, CommitMode::Async);
+        sent.map_err(|error| transient("committing offsets failed", &error))
+    }
+
+    /// What came of a [`Reader::commit_soon`], if anything has: `None` inside is no answer, `Some(false)` a
+    /// refusal.
+    pub(crate) fn take_answer(&self) -> Option<Option<bool>> {
+        lock(&self.consumer.context().answers).pop_front()
     }
 
     /// Who we are in the group, to fence a transaction with: `None` when the group has put us out. Brokers
@@ -332,14 +355,13 @@ impl Reader {
         match self.consumer.poll(wait) {
             None => Ok(false),
             Some(Ok(message)) => {
-                push(
-                    &message,
-                    &mut self.names,
-                    &mut self.next,
-                    &mut self.polled,
-                    &mut self.filling,
-                    &mut self.regressions,
-                );
+                let at =
+                    TopicPartition { topic: self.names.get(message.topic()), partition: message.partition() };
+                match self.positions.admit(&at, message.offset()) {
+                    Admission::Next => push(&message, &at, &mut self.filling),
+                    Admission::NotOurs => {}
+                    Admission::Regression => self.regressions += 1,
+                }
                 Ok(true)
             }
             Some(Err(error)) => self.poll_error(&error).map(|()| false),
@@ -366,9 +388,9 @@ impl Reader {
     }
 
     fn out_of_range(&self) -> String {
-        let wrong = self.next.iter().find_map(|(at, next)| {
+        let wrong = self.positions.iter().find_map(|(at, next)| {
             let (low, high) = self.consumer.fetch_watermarks(&at.topic, at.partition, ASK).ok()?;
-            (*next < low || *next > high).then(|| {
+            (next < low || next > high).then(|| {
                 format!(
                     "the next offset of {} [{}] is {next}, and Kafka holds {low} to {high}: records were \
                      deleted unread, or the topic was made anew; delete the group's offset of it and give \
@@ -397,25 +419,7 @@ fn generation(consumer: &BaseConsumer<Member>) -> i32 {
 }
 
 /// A free function, for the message borrows the consumer.
-fn push(
-    message: &BorrowedMessage<'_>,
-    names: &mut Names,
-    next: &mut HashMap<TopicPartition, i64>,
-    polled: &mut HashSet<TopicPartition>,
-    filling: &mut Batch,
-    regressions: &mut u64,
-) {
-    let at = TopicPartition { topic: names.get(message.topic()), partition: message.partition() };
-    // Of a partition given up in the meantime; its next owner reads it.
-    let Some(expected) = next.get_mut(&at) else { return };
-    if message.offset() < *expected {
-        *regressions += 1;
-        return;
-    }
-    *expected = message.offset() + 1;
-    if !polled.contains(&at) {
-        polled.insert(at.clone());
-    }
+fn push(message: &BorrowedMessage<'_>, at: &TopicPartition, filling: &mut Batch) {
     let headers = message.headers();
     let count = headers.map_or(0, Headers::count);
     let header = |index| {
@@ -456,6 +460,7 @@ impl Drop for Reader {
 pub(crate) struct Member {
     changes: Mutex<VecDeque<(bool, TopicPartitionList, bool)>>,
     behind: Mutex<HashMap<(String, i32), Behind>>,
+    answers: Mutex<VecDeque<Option<bool>>>,
     closing: AtomicBool,
 }
 
@@ -518,8 +523,13 @@ impl ConsumerContext for Member {
     }
 
     fn commit_callback(&self, result: KafkaResult<()>, _: &TopicPartitionList) {
-        if let Err(error) = result {
-            tracing::debug!(%error, "an offset commit failed");
-        }
+        let answer = match result {
+            Ok(()) => Some(true),
+            Err(error) => {
+                tracing::debug!(%error, "an offset commit failed");
+                refused(&error).then_some(false)
+            }
+        };
+        lock(&self.answers).push_back(answer);
     }
 }

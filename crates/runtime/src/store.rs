@@ -1,53 +1,42 @@
-use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
+use fhirehose_decide::store::{Origin, Step, Store, origin};
+use fhirehose_decide::{Ended, Offsets};
 use fhirehose_faultpoint::{planted, point};
-use fhirehose_stream::{Assigned, Batch, Fault, FaultKind, OffsetsIn, Sink, TopicPartition, Verdict};
-use rdkafka::consumer::CommitMode;
+use fhirehose_stream::{
+    Assigned, Batch, Fault, FaultKind, OffsetsIn, Record, Rejection, Sink, TopicPartition, Verdict,
+};
 
 use crate::assignment::{continue_at, ends, has_past, starts};
-use crate::backoff::Backoff;
-use crate::breaker::Breaker;
 use crate::dead_letter::DeadLetters;
 use crate::partitions::list_with_offsets;
-use crate::producer::{Ended, TransactionalProducer, send_unawaited};
-use crate::reader::{Change, Limits, Reader};
+use crate::producer::{TransactionalProducer, send_unawaited};
+use crate::reader::{Change, Committed, Limits, NotCommitted, Reader};
 use crate::status::{Doing, Done, Violation};
 use crate::worker::{IDLE, KEEP_UP, LagTeller, Stage, Worker, judge_fitting, named, next_offsets, patiently};
 
 const MAINTAIN: Duration = Duration::from_secs(60);
 
-/// Kafka to a store: the store's own offsets, or Kafka's after writes that may be repeated.
+/// Kafka to a store: the store's own offsets, or Kafka's after writes that may be repeated. Does what [`Store`]
+/// decides.
 pub(crate) struct StoreLoop<'w> {
     worker: &'w Worker,
+    machine: Store,
     sink: Box<dyn Sink>,
     reader: Reader,
     /// For dead letters alone; made when there is a first one.
     producer: Option<TransactionalProducer>,
     letters: DeadLetters,
-    breaker: Breaker,
-    /// The offset up to which the store holds every partition that is ours.
-    stored: HashMap<TopicPartition, i64>,
-    /// Kafka's committed offset of every partition that is ours. Dead letters go out in one transaction with
-    /// it, so rejects below it are dead-lettered already.
-    marks: HashMap<TopicPartition, i64>,
-    /// Partitions to be claimed before anything else: the store could not be asked, or may hold something else
-    /// than is known here, or has met another owner.
-    unclaimed: HashSet<TopicPartition>,
+    batch: Batch,
+    verdicts: Vec<Verdict>,
+    dead_letters: usize,
+    tried: Instant,
+    staged: Instant,
     maintained: Instant,
     hinted: Instant,
     /// How long the last commit took.
     committing: Duration,
     lag: LagTeller,
-}
-
-enum Tried {
-    Done,
-    /// The same records are to be tried again.
-    Again(Fault),
-    Tripped(String),
-    /// The store says where it is: the records come again from there.
-    Claim(Fault),
 }
 
 impl Stage for StoreLoop<'_> {
@@ -59,17 +48,18 @@ impl Stage for StoreLoop<'_> {
         &mut self.reader
     }
 
-    fn breaker(&mut self) -> &mut Breaker {
-        &mut self.breaker
+    fn in_hand(&mut self) -> &mut Batch {
+        &mut self.batch
     }
 
     fn tell_lag(&mut self) {
-        // Of a partition that could not be claimed yet, the hint is known.
-        let done = self.marks.iter().map(|(at, mark)| (at, self.stored.get(at).copied().unwrap_or(*mark)));
-        self.lag.waiting(self.worker, &self.reader, done);
+        self.lag.waiting(self.worker, &self.reader, self.machine.done());
     }
 
-    fn rebalance(&mut self, batch: &mut Batch) -> Result<(), Fault> {
+    fn rebalance(&mut self) -> Result<(), Fault> {
+        while let Some(answer) = self.reader.take_answer() {
+            self.machine.hint_answered(answer);
+        }
         while let Some(change) = self.reader.take_change() {
             match change {
                 Change::Assigned(partitions) => self.assigned(&partitions)?,
@@ -77,15 +67,13 @@ impl Stage for StoreLoop<'_> {
                     point("store.revoking");
                     self.worker.revoked(&partitions, lost);
                     // Planted: what was polled of them is still staged and committed.
-                    batch.retain(|at| !partitions.contains(at) || planted("revoke-without-drain"));
+                    self.batch.retain(|at| !partitions.contains(at) || planted("revoke-without-drain"));
                     if !lost {
                         self.hint();
                     }
                     self.sink.revoked(&partitions);
                     self.reader.give_up(&partitions)?;
-                    self.stored.retain(|at, _| !partitions.contains(at));
-                    self.marks.retain(|at, _| !partitions.contains(at));
-                    self.unclaimed.retain(|at| !partitions.contains(at));
+                    self.machine.revoked(&partitions);
                 }
             }
         }
@@ -99,14 +87,16 @@ impl<'w> StoreLoop<'w> {
         let spec = &worker.spec;
         let mut this = StoreLoop {
             worker,
+            machine: Store::new(worker.config.breaker.limits(), sink.offsets_in()),
             sink,
             reader: Reader::join(&worker.clients, &spec.group, &spec.inputs)?,
             producer: None,
             letters: DeadLetters::new(spec.clone()),
-            breaker: Breaker::new(worker.config.breaker.clone()),
-            stored: HashMap::new(),
-            marks: HashMap::new(),
-            unclaimed: HashSet::new(),
+            batch: Batch::default(),
+            verdicts: Vec::new(),
+            dead_letters: 0,
+            tried: Instant::now(),
+            staged: Instant::now(),
             maintained: Instant::now(),
             hinted: Instant::now(),
             committing: Duration::ZERO,
@@ -119,17 +109,42 @@ impl<'w> StoreLoop<'w> {
     }
 
     fn stream(&mut self) -> Result<(), Fault> {
-        let limits = Limits::of(&self.worker.config.runtime, IDLE);
-        let mut batch = Batch::default();
-        while !self.worker.stop.requested() {
-            self.rebalance(&mut batch)?;
-            self.claim()?;
-            self.maintain();
-            self.reader.fill(limits.after(self.committing), &mut batch)?;
-            self.lag.flowing(self.worker, &mut self.reader);
-            self.finish(&mut batch)?;
-            if self.hinted.elapsed() > KEEP_UP {
-                self.hint();
+        let stop = &self.worker.stop;
+        while !(stop.requested() && self.machine.at_rest()) {
+            match self.machine.step().clone() {
+                Step::Claim => self.claim(),
+                Step::Read => self.read()?,
+                Step::Stage => self.stage()?,
+                Step::TakeOver => {
+                    let taken = self.take_over();
+                    self.machine.taken_over(taken);
+                }
+                Step::Letters => self.send_letters()?,
+                Step::Ask => self.ask(),
+                Step::CommitStore => self.commit_store()?,
+                Step::CommitOffsets => {
+                    let committed = self.commit_offsets();
+                    self.machine.offsets_committed(committed);
+                    point("store.offsets");
+                }
+                Step::Done => self.done()?,
+                Step::Wait(why) => {
+                    self.sink.rollback();
+                    let time = self.machine.wait_time(rand::random());
+                    self.wait(why, time, &self.machine.backoff().clone())?;
+                    let left = self.left();
+                    self.machine.go_on(left);
+                }
+                Step::Stand(why) => {
+                    self.sink.rollback();
+                    self.stand(&why)?;
+                    // A worker that is to stop leaves the batch to whoever comes.
+                    if !stop.requested() {
+                        let left = self.left();
+                        self.machine.resume(left);
+                    }
+                }
+                Step::Fail(fault) => return Err(fault),
             }
         }
         Ok(())
@@ -147,7 +162,7 @@ impl<'w> StoreLoop<'w> {
             match self.take(partitions) {
                 Ok(offsets) => {
                     self.reader.accept(&offsets)?;
-                    self.stored.extend(offsets);
+                    self.machine.assigned(&offsets);
                 }
                 Err(fault) if fault.kind == FaultKind::Fatal => return Err(fault),
                 Err(fault) => {
@@ -157,52 +172,53 @@ impl<'w> StoreLoop<'w> {
                         "partitions wait to be claimed"
                     );
                     self.reader.hold(partitions)?;
-                    self.unclaimed.extend(partitions.iter().cloned());
+                    self.machine.held(partitions);
                 }
             }
         }
-        if self.unclaimed.is_empty() {
+        if self.machine.unclaimed().is_empty() {
             worker.doing(Doing::Running);
         }
         Ok(())
     }
 
     /// Claims partitions in the store and finds where each goes on.
-    fn take(&mut self, partitions: &[TopicPartition]) -> Result<Vec<(TopicPartition, i64)>, Fault> {
+    fn take(&mut self, partitions: &[TopicPartition]) -> Result<Offsets, Fault> {
         let (inputs, start_from) = (&self.worker.spec.inputs, self.worker.config.runtime.start_from);
         let committed = self.reader.committed(partitions)?;
-        for (at, committed) in &committed {
-            self.marks.insert(at.clone(), committed.as_ref().map_or(0, |committed| committed.offset));
-        }
+        let mark = |(at, committed): &(TopicPartition, Option<_>)| (at.clone(), offset_of(committed));
+        self.machine.marked(committed.iter().map(mark).map(|(at, mark)| (at, mark.unwrap_or(0))));
         let claims = claims(&mut *self.sink, partitions)?;
         point("store.claimed");
         if self.sink.offsets_in() == OffsetsIn::Kafka {
-            let assigned = continue_at(&self.reader, inputs, partitions, start_from)?;
-            let offsets: Vec<_> =
+            let assigned = continue_at(&self.reader, inputs, partitions, start_from, &self.worker.stop);
+            let assigned = assigned.map_err(|failed| self.not_committed(failed))?;
+            let offsets: Offsets =
                 assigned.into_iter().map(|Assigned { at, next_offset, .. }| (at, next_offset)).collect();
-            self.marks.extend(offsets.iter().cloned());
+            self.machine.marked(offsets.iter().cloned());
             return Ok(offsets);
         }
         let (mut offsets, mut fresh) = (Vec::new(), Vec::new());
-        for ((at, committed), claimed) in committed.into_iter().zip(claims) {
-            match (claimed, &committed) {
-                // Planted: the hint for the lag is taken for the store's own offset.
-                (Some(_), Some(known)) if planted("claim-ignored") => offsets.push((at, known.offset)),
-                (Some(offset), Some(known)) if known.offset > offset => {
-                    // Behind the mark, either dead letters went out before a commit failed, or all that lay
-                    // between were markers of transactions, and retention has deleted those.
+        for ((at, committed), mut claimed) in committed.into_iter().zip(claims) {
+            let mark = offset_of(&committed);
+            // Planted: the hint for the lag is taken for the store's own offset.
+            if planted("claim-ignored") {
+                claimed = claimed.and(mark);
+            }
+            match origin(claimed, mark, start_from.is_some()) {
+                Origin::At(offset) => offsets.push((at, offset)),
+                Origin::Behind { stored, mark } => {
                     let (low, _) = ends(&self.reader, &at)?;
-                    offsets.push((at.clone(), if offset < low { known.offset } else { offset }));
+                    offsets.push((at, if stored < low { mark } else { stored }));
                 }
-                (Some(offset), _) => offsets.push((at.clone(), offset)),
-                (None, Some(known)) if start_from.is_none() => {
+                Origin::Fresh => fresh.push(at),
+                Origin::Emptied(mark) => {
                     return Err(Fault::fatal(format!(
-                        "the store has no offset of {} [{}], but the group has read it up to {}: if the store \
+                        "the store has no offset of {} [{}], but the group has read it up to {mark}: if the store \
                          was emptied, say where to begin with --start-from",
-                        at.topic, at.partition, known.offset
+                        at.topic, at.partition
                     )));
                 }
-                (None, _) => fresh.push(at.clone()),
             }
         }
         let started = starts(&self.reader, &fresh, start_from, || has_past(&self.reader, inputs))?;
@@ -214,226 +230,178 @@ impl<'w> StoreLoop<'w> {
     }
 
     /// Claims what is not, or not surely, ours in the store: it says where to read on.
-    fn claim(&mut self) -> Result<(), Fault> {
-        let (mut backoff, mut nothing) = (Backoff::default(), Batch::default());
-        while !self.unclaimed.is_empty() && !self.worker.stop.requested() {
-            let partitions: Vec<_> = self.unclaimed.iter().cloned().collect();
-            // Out of the group, the partitions are another's: a claim would only disturb the new owner.
-            let claimed = match self.reader.membership() {
-                Some(_) => self.take(&partitions).and_then(|offsets| {
-                    self.reader.seek(&offsets)?;
-                    Ok(offsets)
-                }),
-                None => Err(Fault::transient("the group has put this worker out; it joins again")),
-            };
-            match claimed {
-                Ok(offsets) => {
-                    self.unclaimed.clear();
-                    self.stored.extend(offsets);
-                    self.reader.resume()?;
-                    self.worker.doing(Doing::Running);
-                }
-                Err(fault) => self.wait(fault, &mut backoff, &mut nothing)?,
-            }
-        }
-        Ok(())
-    }
-
-    fn finish(&mut self, batch: &mut Batch) -> Result<(), Fault> {
-        let mut backoff = Backoff::default();
-        while !batch.is_empty() && !self.worker.stop.requested() {
-            match self.attempt(batch)? {
-                Tried::Done => {
-                    batch.clear();
-                    self.reader.resume()?;
-                    self.worker.doing(Doing::Running);
-                }
-                Tried::Again(fault) => self.wait(fault, &mut backoff, batch)?,
-                Tried::Tripped(why) => self.tripped(why, batch)?,
-                Tried::Claim(fault) => {
-                    self.unclaimed.extend(self.stored.keys().cloned());
-                    batch.clear();
-                    self.wait(fault, &mut backoff, batch)?;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn attempt(&mut self, batch: &Batch) -> Result<Tried, Fault> {
-        let start = Instant::now();
-        let sink = &mut self.sink;
-        let limit = self.worker.config.runtime.record_max_bytes;
-        let verdicts = match judge_fitting(batch, limit, |fitting| sink.stage(fitting)) {
-            Ok(verdicts) => verdicts,
-            Err(fault) => {
-                self.sink.rollback();
-                return match fault.kind {
-                    FaultKind::Transient => Ok(Tried::Again(fault)),
-                    FaultKind::Fenced => Ok(Tried::Claim(fault)),
-                    FaultKind::Fatal => Err(fault),
-                };
-            }
+    fn claim(&mut self) {
+        self.batch.clear();
+        let partitions: Vec<_> = self.machine.unclaimed().iter().cloned().collect();
+        // Out of the group, the partitions are another's: a claim would only disturb the new owner.
+        let claimed = match self.reader.membership() {
+            Some(_) => self.take(&partitions).and_then(|offsets| {
+                self.reader.seek(&offsets)?;
+                self.reader.resume()?;
+                Ok(offsets)
+            }),
+            None => Err(put_out()),
         };
+        match claimed {
+            Ok(offsets) => {
+                self.machine.claimed(&offsets);
+                self.worker.doing(Doing::Running);
+            }
+            Err(fault) => self.machine.failed(fault),
+        }
+    }
+
+    fn read(&mut self) -> Result<(), Fault> {
+        self.rebalance()?;
+        self.maintain();
+        if !self.machine.unclaimed().is_empty() {
+            self.machine.go_on(0);
+            return Ok(());
+        }
+        let limits = Limits::of(&self.worker.config.runtime, IDLE);
+        self.reader.fill(limits.after(self.committing), &mut self.batch)?;
+        self.lag.flowing(self.worker, &mut self.reader);
+        if !self.batch.is_empty() {
+            self.machine.begin();
+        }
+        if self.hinted.elapsed() > KEEP_UP {
+            self.hint();
+        }
+        Ok(())
+    }
+
+    fn left(&self) -> usize {
+        self.batch.iter().filter(|record| self.machine.open(record.at(), record.offset())).count()
+    }
+
+    fn stage(&mut self) -> Result<(), Fault> {
+        self.tried = Instant::now();
+        let limit = self.worker.config.runtime.record_max_bytes;
+        match judge_fitting(&self.batch, limit, |fitting| self.sink.stage(fitting)) {
+            Ok(verdicts) => self.verdicts = verdicts,
+            Err(fault) => {
+                self.machine.failed(fault);
+                return Ok(());
+            }
+        }
         point("store.staged");
-        if verdicts.len() != batch.len() {
-            self.sink.rollback();
+        if self.verdicts.len() != self.batch.len() {
             self.worker.status.violation(Violation::VerdictCount, 1);
             return Err(Fault::fatal("the sink judged another number of records than it was given"));
         }
-        if let Err(why) = self.breaker.check(&verdicts) {
-            self.sink.rollback();
-            return Ok(Tried::Tripped(why));
-        }
-        let begun = Instant::now();
-        let next = next_offsets(batch);
-        let written = match self.sink.offsets_in() {
-            OffsetsIn::Store => self.letters_then_store(batch, &verdicts, &next),
-            OffsetsIn::Kafka => self.store_then_offsets(batch, &verdicts, &next),
-        };
-        let dead_letters = match written {
-            Ok(dead_letters) => dead_letters,
-            Err(tried) => return Ok(tried),
-        };
-        self.stored.extend(next);
-        self.committing = begun.elapsed();
-        self.breaker.done();
-        self.worker.status.done(&Done {
-            worker: self.worker.index,
-            batch,
-            verdicts: &verdicts,
-            outputs: verdicts.iter().map(|v| if let Verdict::Emit(n) = v { *n as usize } else { 0 }).sum(),
-            dead_letters,
-            batch_time: start.elapsed(),
-            commit_time: self.committing,
-        });
-        Ok(Tried::Done)
+        self.staged = Instant::now();
+        self.dead_letters = 0;
+        let letters_due = self.due().next().is_some();
+        self.machine.staged(next_offsets(&self.batch), &self.verdicts, letters_due);
+        Ok(())
     }
 
-    /// The store's transaction is open until the dead letters are out: if it fails after all, the mark keeps
-    /// them from going out twice.
-    fn letters_then_store(
-        &mut self,
-        batch: &Batch,
-        verdicts: &[Verdict],
-        next: &[(TopicPartition, i64)],
-    ) -> Result<usize, Tried> {
-        let sent = self.send_letters(batch, verdicts, next).map_err(|fault| {
-            self.sink.rollback();
-            Tried::Again(fault)
-        })?;
-        self.sink.commit().map_err(Tried::Claim)?;
-        point("store.committed");
-        Ok(sent)
-    }
-
-    /// The store's writes may be repeated, so offsets follow them; dead letters and offsets go together.
-    fn store_then_offsets(
-        &mut self,
-        batch: &Batch,
-        verdicts: &[Verdict],
-        next: &[(TopicPartition, i64)],
-    ) -> Result<usize, Tried> {
-        let commit_offsets = |this: &mut Self| {
-            let ahead =
-                |(at, offset): &&(TopicPartition, i64)| this.marks.get(at).is_none_or(|mark| mark < offset);
-            let missing: Vec<_> = next.iter().filter(ahead).cloned().collect();
-            if !missing.is_empty() {
-                let list = list_with_offsets(missing.iter().map(|(at, offset)| (at, *offset, None)));
-                list.and_then(|list| this.reader.commit(&list, CommitMode::Sync)).map_err(Tried::Again)?;
-                this.marks.extend(missing);
+    /// Rejects of the batch that are not dead-lettered yet.
+    fn due(&self) -> impl Iterator<Item = (Record<'_>, &Rejection)> {
+        self.batch.iter().zip(&self.verdicts).filter_map(|(record, verdict)| match verdict {
+            Verdict::Reject(rejection)
+                // Planted: what the mark says was written is written again.
+                if planted("letter-mark-ignored")
+                    || self.machine.needs_letter(record.at(), record.offset()) =>
+            {
+                Some((record, rejection))
             }
-            Ok(())
-        };
-        // Planted: the group says that the records are done before the store has them.
-        if planted("offsets-before-outputs") {
-            commit_offsets(self)?;
-        }
-        self.sink.commit().map_err(|fault| {
-            self.sink.rollback();
-            if fault.kind == FaultKind::Fenced { Tried::Claim(fault) } else { Tried::Again(fault) }
-        })?;
-        point("store.committed");
-        let sent = self.send_letters(batch, verdicts, next).map_err(Tried::Again)?;
-        commit_offsets(self)?;
-        point("store.offsets");
-        Ok(sent)
+            _ => None,
+        })
     }
 
-    /// Dead-letters what was not yet, and moves the mark. On an error nothing is certain but the mark, which
-    /// is read anew.
-    fn send_letters(
-        &mut self,
-        batch: &Batch,
-        verdicts: &[Verdict],
-        next: &[(TopicPartition, i64)],
-    ) -> Result<usize, Fault> {
-        let marks = &self.marks;
-        let rejected = || {
-            batch.iter().zip(verdicts).filter_map(|(record, verdict)| match verdict {
-                Verdict::Reject(rejection)
-                    // Planted: what the mark says was written is written again.
-                    if planted("letter-mark-ignored")
-                        || marks.get(record.at()).is_none_or(|mark| *mark <= record.offset()) =>
-                {
-                    Some((record, rejection))
+    fn take_over(&mut self) -> Result<(), Fault> {
+        self.producer = None;
+        let (clients, id) = (&self.worker.clients, &self.worker.transactional_id);
+        self.producer = Some(TransactionalProducer::take_over(clients, id)?);
+        Ok(())
+    }
+
+    /// Dead-letters what was not yet, and moves the marks.
+    fn send_letters(&mut self) -> Result<(), Fault> {
+        self.batch.iter().for_each(|record| self.letters.prepare(record));
+        let offsets = self.machine.letter_offsets();
+        let list = list_with_offsets(offsets.iter().map(|(at, offset)| (at, *offset, None)))?;
+        let Some(mut producer) = self.producer.take() else {
+            return Err(Fault::fatal("there is no producer for dead letters"));
+        };
+        let ended = {
+            let records = self.due().map(|(record, rejection)| self.letters.letter(record, rejection));
+            match self.reader.membership() {
+                // Planted: the letters are on their way, what more is there to do.
+                Some(_) if planted("dead-letters-not-awaited") => {
+                    send_unawaited(&self.worker.clients, records);
+                    self.reader.commit(&list).map_err(|failed| failed.fault)?;
+                    Ended::Committed
                 }
-                _ => None,
-            })
-        };
-        let count = rejected().count();
-        if count == 0 {
-            return Ok(0);
-        }
-        // Planted: the letters are on their way, what more is there to do.
-        if planted("dead-letters-not-awaited") {
-            rejected().for_each(|(record, _)| self.letters.prepare(record));
-            let letters = &self.letters;
-            let records = rejected().map(|(record, rejection)| letters.letter(record, rejection));
-            send_unawaited(&self.worker.clients, records);
-            return Ok(count);
-        }
-        if self.producer.as_ref().is_none_or(TransactionalProducer::worn) {
-            self.producer = None;
-            self.producer =
-                Some(TransactionalProducer::take_over(&self.worker.clients, &self.worker.transactional_id)?);
-        }
-        let Some(producer) = &mut self.producer else { return Ok(0) };
-        let Some(membership) = self.reader.membership() else {
-            return Err(Fault::transient("the group has put this worker out; it joins again"));
-        };
-        // Never moves a mark back: partitions whose dead letters are ahead of the store keep theirs.
-        let offsets: Vec<_> = next
-            .iter()
-            .map(|(at, offset)| (at, (*offset).max(marks.get(at).copied().unwrap_or(0)), None))
-            .collect();
-        let list = list_with_offsets(offsets.iter().cloned())?;
-        rejected().for_each(|(record, _)| self.letters.prepare(record));
-        let letters = &self.letters;
-        let records = rejected().map(|(record, rejection)| letters.letter(record, rejection));
-        let fault = match producer.transaction(records, &list, &membership) {
-            Ended::Committed => {
-                let moved: Vec<_> = offsets.iter().map(|(at, offset, _)| ((*at).clone(), *offset)).collect();
-                self.marks.extend(moved);
-                point("store.letters");
-                return Ok(count);
+                Some(membership) => producer.transaction(records, &list, &membership),
+                None => Ended::Aborted(put_out()),
             }
-            Ended::Aborted(fault) | Ended::Unknown(fault) => fault,
         };
-        if producer.was_too_large() {
+        if ended == Ended::Committed {
+            self.dead_letters = self.due().count();
+            point("store.letters");
+        } else if producer.was_too_large() {
             self.letters.shrink();
         }
-        if producer.worn() {
-            // A new producer ends the old one's transaction one way or the other, so that the mark is certain.
-            self.producer = None;
-            self.producer =
-                Some(TransactionalProducer::take_over(&self.worker.clients, &self.worker.transactional_id)?);
-            let partitions: Vec<_> = self.stored.keys().cloned().collect();
-            for (at, committed) in patiently(&self.worker.stop, || self.reader.committed(&partitions))? {
-                self.marks.insert(at, committed.map_or(0, |committed| committed.offset));
-            }
+        self.machine.letters_ended(ended, producer.worn());
+        self.producer = Some(producer);
+        Ok(())
+    }
+
+    /// After letters whose fate is unknown.
+    fn ask(&mut self) {
+        let partitions = self.machine.ours();
+        let found = self
+            .take_over()
+            .and_then(|()| patiently(&self.worker.stop, || self.reader.committed(&partitions)))
+            .map(|found| found.into_iter().map(|(at, c)| (at, offset_of(&c).unwrap_or(0))).collect());
+        self.machine.marks_found(found);
+    }
+
+    fn commit_store(&mut self) -> Result<(), Fault> {
+        // Planted: the group says that the records are done before the store has them.
+        if planted("offsets-before-outputs") && self.sink.offsets_in() == OffsetsIn::Kafka {
+            self.commit_offsets()?;
         }
-        Err(fault)
+        let committed = self.sink.commit();
+        if committed.is_ok() {
+            point("store.committed");
+        }
+        self.machine.stored(committed);
+        Ok(())
+    }
+
+    fn commit_offsets(&mut self) -> Result<(), Fault> {
+        let missing = self.machine.missing();
+        let list = list_with_offsets(missing.iter().map(|(at, offset)| (at, *offset, None)))?;
+        self.reader.commit(&list).map_err(|failed| self.not_committed(failed))
+    }
+
+    fn not_committed(&mut self, failed: NotCommitted) -> Fault {
+        if !failed.answered {
+            self.machine.unanswered();
+        }
+        failed.fault
+    }
+
+    fn done(&mut self) -> Result<(), Fault> {
+        self.committing = self.staged.elapsed();
+        let outputs = self.verdicts.iter().map(|v| if let Verdict::Emit(n) = v { *n as usize } else { 0 });
+        self.worker.status.done(&Done {
+            worker: self.worker.index,
+            batch: &self.batch,
+            verdicts: &self.verdicts,
+            outputs: outputs.sum(),
+            dead_letters: self.dead_letters,
+            batch_time: self.tried.elapsed(),
+            commit_time: self.committing,
+        });
+        self.batch.clear();
+        self.machine.go_on(0);
+        self.reader.resume()?;
+        self.worker.doing(Doing::Running);
+        Ok(())
     }
 
     fn maintain(&mut self) {
@@ -450,36 +418,31 @@ impl<'w> StoreLoop<'w> {
         }
     }
 
-    /// Tells Kafka how far the store is, past markers of transactions where nothing else came: for whoever
-    /// watches the group's lag, and for the day retention has deleted what was read. Waits for no answer, and
-    /// never moves a mark back.
+    /// Tells Kafka how far the store is, and waits for no answer.
     fn hint(&mut self) {
         self.hinted = Instant::now();
-        if self.reader.membership().is_none() || !self.unclaimed.is_empty() {
+        if self.reader.membership().is_none() {
             return;
         }
-        let read: HashMap<_, _> = self.reader.read_through().into_iter().collect();
-        let through = |(at, stored): (&TopicPartition, &i64)| {
-            // The store has all that was polled: what lies between are no records.
-            let polled = self.reader.positions().any(|(of, next)| of == at && next == *stored);
-            let offset = read.get(at).copied().filter(|_| polled).unwrap_or(*stored);
-            (at.clone(), offset)
-        };
-        let ahead: Vec<_> = self
-            .stored
-            .iter()
-            .map(through)
-            .filter(|(at, offset)| self.marks.get(at).is_none_or(|mark| mark < offset))
-            .collect();
-        if ahead.is_empty() {
+        let positions = self.reader.positions();
+        let hints = self.machine.hints(&self.reader.read_through(), |at| positions.next(at));
+        if hints.is_empty() {
             return;
         }
-        let list = list_with_offsets(ahead.iter().map(|(at, offset)| (at, *offset, None)));
-        match list.and_then(|list| self.reader.commit(&list, CommitMode::Async)) {
-            Ok(()) => self.marks.extend(ahead),
+        let list = list_with_offsets(hints.iter().map(|(at, offset)| (at, *offset, None)));
+        match list.and_then(|list| self.reader.commit_soon(&list)) {
+            Ok(()) => self.machine.hinted(hints),
             Err(fault) => tracing::debug!(why = fault.what, "the lag hint was not committed"),
         }
     }
+}
+
+fn put_out() -> Fault {
+    Fault::transient("the group has put this worker out; it joins again")
+}
+
+fn offset_of(committed: &Option<Committed>) -> Option<i64> {
+    committed.as_ref().map(|committed| committed.offset)
 }
 
 fn claims(sink: &mut dyn Sink, partitions: &[TopicPartition]) -> Result<Vec<Option<i64>>, Fault> {

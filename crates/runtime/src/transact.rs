@@ -1,54 +1,44 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
+use fhirehose_decide::transact::{Effect, Step, Transact};
+use fhirehose_decide::{Ended, Offsets};
 use fhirehose_faultpoint::{planted, point};
 use fhirehose_stream::{
-    Batch, Fault, FaultKind, Output, Outputs, Processor, Reason, Rejection, TopicPartition, Verdict,
+    Batch, Fault, Output, Outputs, Processor, Reason, Rejection, TopicPartition, Verdict,
 };
-use rdkafka::consumer::CommitMode;
 
 use crate::assignment::continue_at;
-use crate::backoff::Backoff;
-use crate::breaker::Breaker;
 use crate::dead_letter::DeadLetters;
 use crate::partitions::list_with_offsets;
-use crate::producer::{Ended, ToSend, TransactionalProducer, send_unawaited, with_header};
+use crate::producer::{ToSend, TransactionalProducer, send_unawaited, with_header};
 use crate::reader::{Change, Limits, Reader};
 use crate::replay::Replay;
 use crate::status::{Doing, Done, Violation};
 use crate::tables::Tables;
 use crate::worker::{IDLE, KEEP_UP, LagTeller, Stage, Worker, judge_fitting, named, next_offsets, patiently};
 
-/// Kafka to Kafka: outputs, dead letters, changelog and offsets in one transaction per batch.
+/// Kafka to Kafka: outputs, dead letters, changelog and offsets in one transaction per batch. Does what
+/// [`Transact`] decides.
 pub(crate) struct TransactLoop<'w> {
     worker: &'w Worker,
+    machine: Transact,
     processor: Box<dyn Processor>,
     reader: Reader,
     producer: TransactionalProducer,
     tables: Option<Tables>,
     changelog: Option<Replay>,
     letters: DeadLetters,
-    breaker: Breaker,
-    /// The group's offset of every partition that is ours.
-    committed: HashMap<TopicPartition, i64>,
-    /// Partitions revoked since a batch was last taken apart.
-    gone: Vec<TopicPartition>,
+    batch: Batch,
+    /// The record of the batch that is tried alone.
+    one: Batch,
+    verdicts: Vec<Verdict>,
     out: Outputs,
+    tried: Instant,
     kept_up: Instant,
     /// How long the last commit took.
     committing: Duration,
     lag: LagTeller,
-}
-
-/// How one try ended.
-enum Tried {
-    Done,
-    /// Nothing took effect; the same records are to be tried again.
-    Again(Fault),
-    /// Nothing took effect; the breaker tripped.
-    Tripped(String),
-    /// Nothing took effect; records must be tried one at a time to find the one whose output is too large.
-    OneByOne,
 }
 
 impl Stage for TransactLoop<'_> {
@@ -60,15 +50,16 @@ impl Stage for TransactLoop<'_> {
         &mut self.reader
     }
 
-    fn breaker(&mut self) -> &mut Breaker {
-        &mut self.breaker
+    fn in_hand(&mut self) -> &mut Batch {
+        &mut self.batch
     }
 
     fn tell_lag(&mut self) {
-        self.lag.waiting(self.worker, &self.reader, self.committed.iter().map(|(at, offset)| (at, *offset)));
+        let committed = self.machine.committed().iter().map(|(at, offset)| (at, *offset));
+        self.lag.waiting(self.worker, &self.reader, committed);
     }
 
-    fn rebalance(&mut self, batch: &mut Batch) -> Result<(), Fault> {
+    fn rebalance(&mut self) -> Result<(), Fault> {
         while let Some(change) = self.reader.take_change() {
             match change {
                 Change::Assigned(partitions) => self.assigned(&partitions)?,
@@ -76,11 +67,10 @@ impl Stage for TransactLoop<'_> {
                     point("transact.revoking");
                     self.worker.revoked(&partitions, lost);
                     // Planted: what was polled of them is still processed and committed.
-                    batch.retain(|at| !partitions.contains(at) || planted("revoke-without-drain"));
+                    self.batch.retain(|at| !partitions.contains(at) || planted("revoke-without-drain"));
                     self.processor.revoked(&partitions);
                     self.reader.give_up(&partitions)?;
-                    self.committed.retain(|at, _| !partitions.contains(at));
-                    self.gone.extend(partitions);
+                    self.machine.revoked(&partitions);
                 }
             }
         }
@@ -102,64 +92,81 @@ impl<'w> TransactLoop<'w> {
         };
         let mut this = TransactLoop {
             worker,
+            machine: Transact::new(worker.config.breaker.limits()),
             processor,
             reader: Reader::join(clients, &spec.group, &spec.inputs)?,
             producer,
             tables,
             changelog,
             letters: DeadLetters::new(spec.clone()),
-            breaker: Breaker::new(worker.config.breaker.clone()),
-            committed: HashMap::new(),
-            gone: Vec::new(),
+            batch: Batch::default(),
+            one: Batch::default(),
+            verdicts: Vec::new(),
             out: Outputs::default(),
+            tried: Instant::now(),
             kept_up: Instant::now(),
             committing: Duration::ZERO,
             lag: LagTeller::new(),
         };
-        this.stream()
+        this.stream()?;
+        if let Some(tables) = &mut this.tables {
+            tables.checkpoint(&mut *this.processor);
+        }
+        Ok(())
     }
 
     fn stream(&mut self) -> Result<(), Fault> {
-        let limits = Limits::of(&self.worker.config.runtime, IDLE);
-        let mut batch = Batch::default();
-        while !self.worker.stop.requested() {
-            self.rebalance(&mut batch)?;
-            if let Some(tables) = &mut self.tables {
-                tables.follow(&mut *self.processor)?;
+        let stop = &self.worker.stop;
+        while !(stop.requested() && self.machine.at_rest()) {
+            match self.machine.step().clone() {
+                Step::Read => self.read()?,
+                Step::Process => self.process()?,
+                Step::TakeOver => {
+                    let taken = self.take_over();
+                    self.machine.taken_over(taken);
+                }
+                Step::Commit => self.commit()?,
+                Step::Ask => self.ask()?,
+                Step::Wait(why) => {
+                    self.processor.aborted();
+                    let time = self.machine.wait_time(rand::random());
+                    self.wait(why, time, &self.machine.backoff().clone())?;
+                    let left = self.left();
+                    self.machine.go_on(left);
+                }
+                Step::Stand(why) => {
+                    self.processor.aborted();
+                    self.stand(&why)?;
+                    // A worker that is to stop leaves the batch to whoever comes.
+                    if !stop.requested() {
+                        let left = self.left();
+                        self.machine.resume(left);
+                    }
+                }
+                Step::Fail(fault) => return Err(fault),
             }
-            self.wake()?;
-            self.reader.fill(limits.after(self.committing), &mut batch)?;
-            self.lag.flowing(self.worker, &mut self.reader);
-            if !batch.is_empty() {
-                self.finish(&mut batch)?;
-            } else if self.kept_up.elapsed() > KEEP_UP {
-                self.keep_up()?;
-            }
-        }
-        if let Some(tables) = &mut self.tables {
-            tables.checkpoint(&mut *self.processor);
         }
         Ok(())
     }
 
     fn assigned(&mut self, partitions: &[TopicPartition]) -> Result<(), Fault> {
         let (worker, spec) = (self.worker, &self.worker.spec);
-        let start_from = worker.config.runtime.start_from;
         let mut assigned = Vec::new();
         if !partitions.is_empty() {
             worker.doing(Doing::Restoring);
-            assigned =
-                patiently(&worker.stop, || continue_at(&self.reader, &spec.inputs, partitions, start_from))?;
+            let start_from = worker.config.runtime.start_from;
+            assigned = continue_at(&self.reader, &spec.inputs, partitions, start_from, &worker.stop)
+                .map_err(|failed| failed.fault)?;
             self.restore(partitions)?;
             self.processor.assigned(&assigned)?;
             tracing::info!(processor = spec.name, partitions = %named(partitions), "partitions assigned");
         }
-        let offsets: Vec<_> = assigned.iter().map(|a| (a.at.clone(), a.next_offset)).collect();
+        let offsets: Offsets = assigned.into_iter().map(|a| (a.at, a.next_offset)).collect();
         self.reader.accept(&offsets)?;
         for (at, _) in &offsets {
             worker.status.assigned(worker.index, at);
         }
-        self.committed.extend(offsets);
+        self.machine.assigned(&offsets);
         worker.doing(Doing::Running);
         Ok(())
     }
@@ -198,129 +205,103 @@ impl<'w> TransactLoop<'w> {
         Ok(())
     }
 
-    /// Lets out what a table's change has made due.
-    fn wake(&mut self) -> Result<(), Fault> {
-        let mut nothing = Batch::default();
-        let mut backoff = Backoff::default();
-        while !self.committed.is_empty() && !self.worker.stop.requested() && !self.reader.changed() {
-            let start = Instant::now();
-            self.out.clear();
-            let more = match self.processor.wake(&mut self.out) {
-                Ok(more) => more,
-                Err(fault) => {
-                    self.processor.aborted();
-                    self.wait(fault, &mut backoff, &mut nothing)?;
-                    continue;
-                }
-            };
-            if self.out.is_empty() {
-                self.processor.committed();
-                return Ok(());
-            }
-            if let Some(topic) = self.too_large() {
-                return Err(Fault::fatal(format!("a record for {topic} is above runtime.record_max_bytes")));
-            }
-            let offsets: Vec<_> = self.committed.iter().map(|(at, offset)| (at.clone(), *offset)).collect();
-            match self.commit(&nothing, &[], &offsets, start)? {
-                Tried::Done => {
-                    self.worker.doing(Doing::Running);
-                    if !more {
-                        return Ok(());
-                    }
-                }
-                Tried::Again(fault) => self.wait(fault, &mut backoff, &mut nothing)?,
-                Tried::Tripped(_) | Tried::OneByOne => return Ok(()),
-            }
+    fn read(&mut self) -> Result<(), Fault> {
+        self.rebalance()?;
+        if let Some(tables) = &mut self.tables {
+            tables.follow(&mut *self.processor)?;
         }
-        Ok(())
-    }
-
-    /// Commits how far quiet partitions were read, past transaction markers: else retention would seem to have
-    /// deleted records unread.
-    fn keep_up(&mut self) -> Result<(), Fault> {
-        self.kept_up = Instant::now();
-        let read = self.reader.read_through();
-        let ahead: Vec<_> =
-            read.into_iter().filter(|(at, next)| self.committed.get(at).is_some_and(|c| c < next)).collect();
-        if ahead.is_empty() {
+        if self.wake()? {
             return Ok(());
         }
-        let nothing = Batch::default();
-        self.out.clear();
-        self.processor.process(&nothing, &mut self.out)?;
-        // One that fails is tried at the next time.
-        self.commit(&nothing, &[], &ahead, Instant::now()).map(drop)
-    }
-
-    /// Brings a batch to its end, however often it must be tried. Records of partitions that are revoked in
-    /// the meantime are left to their next owner.
-    fn finish(&mut self, batch: &mut Batch) -> Result<(), Fault> {
-        let mut backoff = Backoff::default();
-        while !batch.is_empty() && !self.worker.stop.requested() {
-            match self.attempt(batch)? {
-                Tried::Done => {
-                    batch.clear();
-                    self.reader.resume()?;
-                    self.worker.doing(Doing::Running);
-                }
-                Tried::Again(fault) => self.wait(fault, &mut backoff, batch)?,
-                Tried::Tripped(why) => self.tripped(why, batch)?,
-                Tried::OneByOne => {
-                    let mut one = Batch::default();
-                    self.gone.clear();
-                    for record in batch.iter() {
-                        // Revoked while a record before it was tried: another's now, or polled anew.
-                        if !self.gone.contains(record.at()) {
-                            one.clear();
-                            one.push_record(&record);
-                            self.finish(&mut one)?;
-                        }
-                    }
-                    batch.clear();
-                }
-            }
+        let limits = Limits::of(&self.worker.config.runtime, IDLE);
+        self.reader.fill(limits.after(self.committing), &mut self.batch)?;
+        self.lag.flowing(self.worker, &mut self.reader);
+        if !self.batch.is_empty() {
+            self.machine.begin();
+        } else if self.kept_up.elapsed() > KEEP_UP {
+            self.keep_up()?;
         }
         Ok(())
     }
 
-    fn attempt(&mut self, batch: &Batch) -> Result<Tried, Fault> {
-        let start = Instant::now();
+    /// Processes what a table's change has made due; returns whether there was anything.
+    fn wake(&mut self) -> Result<bool, Fault> {
+        if self.machine.committed().is_empty() || self.reader.changed() {
+            return Ok(false);
+        }
         self.out.clear();
-        let mut verdicts = match self.judge(batch) {
-            Ok(verdicts) => verdicts,
+        if let Err(fault) = self.processor.wake(&mut self.out) {
+            self.machine.failed(fault);
+            return Ok(true);
+        }
+        if self.out.is_empty() {
+            self.processor.committed();
+            return Ok(false);
+        }
+        if let Some(topic) = self.too_large() {
+            return Err(Fault::fatal(format!("a record for {topic} is above runtime.record_max_bytes")));
+        }
+        let offsets = self.machine.committed().iter().map(|(at, offset)| (at.clone(), *offset)).collect();
+        self.machine.beside(offsets);
+        Ok(true)
+    }
+
+    fn keep_up(&mut self) -> Result<(), Fault> {
+        self.kept_up = Instant::now();
+        let ahead = self.machine.read_ahead(self.reader.read_through());
+        if !ahead.is_empty() {
+            self.out.clear();
+            self.processor.process(&self.batch, &mut self.out)?;
+            self.machine.beside(ahead);
+        }
+        Ok(())
+    }
+
+    /// What is tried: the batch, or one record of it.
+    fn portion(&self) -> &Batch {
+        if self.machine.one_by_one() { &self.one } else { &self.batch }
+    }
+
+    fn left(&self) -> usize {
+        self.batch.iter().filter(|record| self.machine.open(record.at(), record.offset())).count()
+    }
+
+    fn process(&mut self) -> Result<(), Fault> {
+        self.tried = Instant::now();
+        self.out.clear();
+        if self.machine.one_by_one() {
+            self.one.clear();
+            let next = self.batch.iter().find(|record| self.machine.open(record.at(), record.offset()));
+            next.iter().for_each(|record| self.one.push_record(record));
+        }
+        let portion = if self.machine.one_by_one() { &self.one } else { &self.batch };
+        // Records that are too large never reach the processor.
+        let limit = self.worker.config.runtime.record_max_bytes;
+        match judge_fitting(portion, limit, |fitting| self.processor.process(fitting, &mut self.out)) {
+            Ok(verdicts) => self.verdicts = verdicts,
             Err(fault) => {
-                self.processor.aborted();
-                return if fault.kind == FaultKind::Transient { Ok(Tried::Again(fault)) } else { Err(fault) };
+                self.machine.failed(fault);
+                return Ok(());
             }
-        };
-        if verdicts.len() != batch.len() {
-            self.processor.aborted();
+        }
+        if self.verdicts.len() != portion.len() {
             self.worker.status.violation(Violation::VerdictCount, 1);
             return Err(Fault::fatal("the processor judged another number of records than it was given"));
         }
         if let Some(topic) = self.too_large() {
             self.processor.aborted();
-            if batch.len() > 1 {
-                return Ok(Tried::OneByOne);
+            let tried = self.portion().len();
+            if self.machine.too_large(tried) {
+                return Ok(());
             }
             self.out.clear();
             // Nothing is processed, so that the commit of the reject has its own beginning and end.
             self.processor.process(&Batch::default(), &mut self.out)?;
-            verdicts = vec![Rejection::new(Reason::TooLarge, format!("output for {topic}")).into()];
+            self.verdicts = vec![Rejection::new(Reason::TooLarge, format!("output for {topic}")).into()];
         }
-        if let Err(why) = self.breaker.check(&verdicts) {
-            self.processor.aborted();
-            return Ok(Tried::Tripped(why));
-        }
-        self.commit(batch, &verdicts, &next_offsets(batch), start)
-    }
-
-    /// One verdict per record; records that are too large never reach the processor.
-    fn judge(&mut self, batch: &Batch) -> Result<Vec<Verdict>, Fault> {
-        let (processor, out) = (&mut self.processor, &mut self.out);
-        judge_fitting(batch, self.worker.config.runtime.record_max_bytes, |fitting| {
-            processor.process(fitting, out)
-        })
+        let next = next_offsets(self.portion());
+        self.machine.judged(next, &self.verdicts);
+        Ok(())
     }
 
     /// The topic of an output that is too large, if there is one.
@@ -333,50 +314,49 @@ impl<'w> TransactLoop<'w> {
         large.map(|out| out.topic().to_string())
     }
 
-    /// The transaction, and the processor's word about it.
-    fn commit(
-        &mut self,
-        batch: &Batch,
-        verdicts: &[Verdict],
-        offsets: &[(TopicPartition, i64)],
-        start: Instant,
-    ) -> Result<Tried, Fault> {
-        let tried = self.transaction(batch, verdicts, offsets, start);
-        match &tried {
-            Ok(Tried::Done) => {
-                self.processor.committed();
-                if !batch.is_empty() {
-                    self.breaker.done();
-                }
-            }
-            _ => self.processor.aborted(),
-        }
-        tried
+    fn take_over(&mut self) -> Result<(), Fault> {
+        self.producer =
+            TransactionalProducer::take_over(&self.worker.clients, &self.worker.transactional_id)?;
+        Ok(())
     }
 
-    fn transaction(
-        &mut self,
-        batch: &Batch,
-        verdicts: &[Verdict],
-        offsets: &[(TopicPartition, i64)],
-        start: Instant,
-    ) -> Result<Tried, Fault> {
-        if self.producer.worn() {
-            match TransactionalProducer::take_over(&self.worker.clients, &self.worker.transactional_id) {
-                Ok(producer) => self.producer = producer,
-                Err(fault) if fault.kind == FaultKind::Transient => return Ok(Tried::Again(fault)),
-                Err(fault) => return Err(fault),
-            }
+    fn commit(&mut self) -> Result<(), Fault> {
+        let begun = Instant::now();
+        let ended = match self.transaction()? {
+            // Planted: the outcome is guessed.
+            Ended::Unknown(_) if planted("unknown-commit-is-committed") => Ended::Committed,
+            Ended::Unknown(fault) if planted("unknown-commit-is-aborted") => Ended::Aborted(fault),
+            ended => ended,
+        };
+        if ended != Ended::Committed && self.producer.was_too_large() {
+            self.letters.shrink();
         }
+        if let Ended::Unknown(fault) = &ended {
+            self.worker.status.unknown_commit();
+            tracing::warn!(
+                processor = self.worker.spec.name,
+                why = fault.what,
+                "the outcome of a commit is unknown: asking kafka"
+            );
+        }
+        self.committing = begun.elapsed();
+        let effect = self.machine.ended(ended, self.producer.worn());
+        self.settled(effect)
+    }
+
+    /// One transaction: what was processed, dead letters of what was rejected, and the offsets.
+    fn transaction(&mut self) -> Result<Ended, Fault> {
         let Some(membership) = self.reader.membership() else {
-            return Ok(Tried::Again(Fault::transient("the group has put this worker out; it joins again")));
+            let out = Fault::transient("the group has put this worker out; it joins again");
+            return Ok(Ended::Aborted(out));
         };
         let processor = &self.processor;
-        let mut list = list_with_offsets(
-            offsets.iter().map(|(at, offset)| (at, *offset, processor.offset_metadata(at))),
-        )?;
+        let asked = self.machine.asked().iter();
+        let mut list =
+            list_with_offsets(asked.map(|(at, offset)| (at, *offset, processor.offset_metadata(at))))?;
+        let portion = if self.machine.one_by_one() { &self.one } else { &self.batch };
         let rejected = || {
-            batch.iter().zip(verdicts).filter_map(|(record, verdict)| match verdict {
+            portion.iter().zip(&self.verdicts).filter_map(|(record, verdict)| match verdict {
                 Verdict::Reject(rejection) => Some((record, rejection)),
                 _ => None,
             })
@@ -391,83 +371,60 @@ impl<'w> TransactLoop<'w> {
         }
         let records = self.out.iter().filter(|out| !beside(out)).map(to_send);
         let records = records.chain(rejected().map(|(record, rejection)| letters.letter(record, rejection)));
-        let begun = Instant::now();
         point("transact.processed");
         // Planted: the group says that the records are done before anything was sent.
         if planted("offsets-before-outputs") {
-            self.reader.commit(&list, CommitMode::Sync)?;
+            self.reader.commit(&list).map_err(|failed| failed.fault)?;
         }
         // Planted: the offsets follow the transaction.
         let after = planted("offsets-outside-transaction").then(|| std::mem::take(&mut list));
-        let ended = match self.producer.transaction(records, &list, &membership) {
-            Ended::Unknown(fault) => self.find_out(fault, offsets)?,
-            ended => ended,
-        };
-        match ended {
-            Ended::Committed => after.map_or(Ok(()), |list| self.reader.commit(&list, CommitMode::Sync))?,
-            Ended::Aborted(fault) | Ended::Unknown(fault) => {
-                if self.producer.was_too_large() {
-                    self.letters.shrink();
-                }
-                return Ok(Tried::Again(fault));
-            }
+        let ended = self.producer.transaction(records, &list, &membership);
+        if let (Ended::Committed, Some(list)) = (&ended, after) {
+            self.reader.commit(&list).map_err(|failed| failed.fault)?;
         }
-        for (at, offset) in offsets {
-            self.committed.insert(at.clone(), *offset);
-        }
-        self.committing = begun.elapsed();
-        let status = &self.worker.status;
-        if batch.is_empty() {
-            status.woken(self.out.len());
-            return Ok(Tried::Done);
-        }
-        status.done(&Done {
-            worker: self.worker.index,
-            batch,
-            verdicts,
-            outputs: self.out.len(),
-            dead_letters: rejected().count(),
-            batch_time: start.elapsed(),
-            commit_time: self.committing,
-        });
-        Ok(Tried::Done)
+        Ok(ended)
     }
 
-    /// After a commit whose outcome is unknown: a new producer fences the old one off, so that the transaction
-    /// has ended one way or the other; the committed offsets then tell which.
-    fn find_out(&mut self, fault: Fault, offsets: &[(TopicPartition, i64)]) -> Result<Ended, Fault> {
-        self.worker.status.unknown_commit();
-        tracing::warn!(
-            processor = self.worker.spec.name,
-            why = fault.what,
-            "the outcome of a commit is unknown: asking kafka"
-        );
-        self.producer =
-            TransactionalProducer::take_over(&self.worker.clients, &self.worker.transactional_id)?;
-        // Planted: the outcome is guessed.
-        if planted("unknown-commit-is-committed") {
-            return Ok(Ended::Committed);
+    /// After a commit whose outcome is unknown.
+    fn ask(&mut self) -> Result<(), Fault> {
+        let partitions: Vec<_> = self.machine.asked().iter().map(|(at, _)| at.clone()).collect();
+        let found = self
+            .take_over()
+            .and_then(|()| patiently(&self.worker.stop, || self.reader.committed(&partitions)))
+            .map(|found| found.into_iter().filter_map(|(at, c)| Some((at, c?.offset))).collect());
+        let effect = self.machine.found(found);
+        self.settled(effect)
+    }
+
+    /// The processor's word, and the next records, once a transaction has taken effect.
+    fn settled(&mut self, effect: Effect) -> Result<(), Fault> {
+        if effect != Effect::Committed {
+            return Ok(());
         }
-        if planted("unknown-commit-is-aborted") {
-            return Ok(Ended::Aborted(fault));
+        self.processor.committed();
+        if self.batch.is_empty() {
+            self.worker.status.woken(self.out.len());
+        } else {
+            let rejected = |verdict: &&Verdict| matches!(verdict, Verdict::Reject(_));
+            self.worker.status.done(&Done {
+                worker: self.worker.index,
+                batch: self.portion(),
+                verdicts: &self.verdicts,
+                outputs: self.out.len(),
+                dead_letters: self.verdicts.iter().filter(rejected).count(),
+                batch_time: self.tried.elapsed(),
+                commit_time: self.committing,
+            });
         }
-        let partitions: Vec<_> = offsets.iter().map(|(at, _)| at.clone()).collect();
-        let found = patiently(&self.worker.stop, || self.reader.committed(&partitions))?;
-        let all = |wanted: &dyn Fn(&TopicPartition) -> Option<i64>| {
-            found.iter().all(|(at, committed)| committed.as_ref().map(|c| c.offset) == wanted(at))
-        };
-        let after: HashMap<_, _> = offsets.iter().cloned().collect();
-        if offsets.iter().all(|(at, offset)| self.committed.get(at) == Some(offset)) {
-            // Offsets that did not move, as when waking: they cannot tell.
-            return Err(Fault::transient("the outcome of a transaction cannot be told from its offsets"));
+        let left = if self.machine.one_by_one() { self.left() } else { 0 };
+        if left == 0 {
+            self.batch.clear();
         }
-        if all(&|at| after.get(at).copied()) {
-            return Ok(Ended::Committed);
-        }
-        if all(&|at| self.committed.get(at).copied()) {
-            return Ok(Ended::Aborted(fault));
-        }
-        Err(Fault::transient("partitions have moved to another worker while a commit was under way"))
+        self.verdicts.clear();
+        self.machine.go_on(left);
+        self.reader.resume()?;
+        self.worker.doing(Doing::Running);
+        Ok(())
     }
 }
 

@@ -2,14 +2,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use fhirehose_decide::Backoff;
 use fhirehose_faultpoint::planted;
 use fhirehose_stream::{
     Batch, Fault, FaultKind, Reason, Record, Rejection, TopicPartition, Verdict, Verdicts,
 };
 use rdkafka::consumer::Consumer;
 
-use crate::backoff::Backoff;
-use crate::breaker::Breaker;
 use crate::clients::Clients;
 use crate::config::Config;
 use crate::reader::Reader;
@@ -49,35 +48,32 @@ impl Worker {
 pub(crate) trait Stage {
     fn worker(&self) -> &Worker;
     fn reader(&mut self) -> &mut Reader;
-    fn breaker(&mut self) -> &mut Breaker;
+    /// The records polled and not yet done.
+    fn in_hand(&mut self) -> &mut Batch;
     fn tell_lag(&mut self);
 
     /// Settles what the group has decided. Nothing is in flight when it is called; records of revoked
-    /// partitions leave `batch`.
-    fn rebalance(&mut self, batch: &mut Batch) -> Result<(), Fault>;
+    /// partitions leave what is in hand.
+    fn rebalance(&mut self) -> Result<(), Fault>;
 
-    /// Waits before the next try, serving the group.
-    fn wait(&mut self, fault: Fault, backoff: &mut Backoff, batch: &mut Batch) -> Result<(), Fault> {
-        if fault.kind == FaultKind::Fatal {
-            return Err(fault);
-        }
-        let time = backoff.next();
+    /// Serves the group for a while, after one more of the failures that `backoff` has counted.
+    fn wait(&mut self, why: Fault, time: Duration, backoff: &Backoff) -> Result<(), Fault> {
         if backoff.worth_telling() {
             tracing::warn!(
                 processor = self.worker().spec.name,
-                why = fault.what,
+                why = why.what,
                 failures = backoff.failures(),
                 "nothing took effect; it is tried again"
             );
         }
         if backoff.failures() > 1 {
-            self.worker().doing(Doing::Waiting(fault.what));
+            self.worker().doing(Doing::Waiting(why.what));
         }
         let until = Instant::now() + time;
         while !self.worker().stop.requested() {
             let left = until.saturating_duration_since(Instant::now());
             self.reader().keep_alive(left.min(Duration::from_millis(200)))?;
-            self.rebalance(batch)?;
+            self.rebalance()?;
             if left.is_zero() {
                 break;
             }
@@ -85,16 +81,16 @@ pub(crate) trait Stage {
         self.tell_lag();
         // Planted: the batch is taken for done, and the next one's offsets pass it over.
         if planted("aborted-batch-dropped") {
-            batch.clear();
+            self.in_hand().clear();
         }
-        if batch.is_empty() {
+        if self.in_hand().is_empty() {
             self.reader().resume()?;
         }
         Ok(())
     }
 
     /// Stands still until an operator says to go on.
-    fn tripped(&mut self, why: String, batch: &mut Batch) -> Result<(), Fault> {
+    fn stand(&mut self, why: &str) -> Result<(), Fault> {
         tracing::error!(
             processor = self.worker().spec.name,
             why,
@@ -102,12 +98,11 @@ pub(crate) trait Stage {
         );
         let before = self.worker().status.resumed();
         while self.worker().status.resumed() == before && !self.worker().stop.requested() {
-            self.worker().doing(Doing::Tripped(why.clone()));
+            self.worker().doing(Doing::Tripped(why.to_owned()));
             self.reader().keep_alive(Duration::from_millis(200))?;
-            self.rebalance(batch)?;
+            self.rebalance()?;
             self.tell_lag();
         }
-        self.breaker().resume();
         self.worker().doing(Doing::Running);
         self.reader().resume()
     }
@@ -198,7 +193,7 @@ impl LagTeller {
         self.last = Instant::now();
         worker.status.violation(Violation::OffsetRegression, reader.take_regressions());
         let behind = reader.behind();
-        for (at, next) in reader.positions() {
+        for (at, next) in reader.positions().iter() {
             if let Some(behind) = behind.get(&(at.topic.to_string(), at.partition)) {
                 // Markers of transactions at the end are no records, so the offsets alone would never meet.
                 worker.status.lag(worker.index, at, if behind.through { 0 } else { behind.end - next });
@@ -235,7 +230,7 @@ pub(crate) fn patiently<T>(stop: &Stop, mut ask: impl FnMut() -> Result<T, Fault
             Err(fault)
                 if fault.kind == FaultKind::Transient && backoff.failures() < 5 && !stop.requested() =>
             {
-                stop.sleep(backoff.next());
+                stop.sleep(backoff.next(rand::random()));
             }
             result => return result,
         }

@@ -2,10 +2,20 @@ use std::collections::BTreeMap;
 
 use fhirehose_stream::{Reason, Verdict};
 
-use crate::config::Breaker as Limits;
+/// How many rejects are too many.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Limits {
+    /// Rejects in a row; 0 turns it off.
+    pub consecutive: u32,
+    /// Share of rejects, 0 to 1, among the last `window` records; 0 turns it off.
+    pub share: f64,
+    /// Records the share is taken over.
+    pub window: u32,
+}
 
 /// Stops a worker that rejects too much: a bad deploy must not drain a topic into its dead-letter topic.
-pub(crate) struct Breaker {
+#[derive(Clone, Debug, PartialEq)]
+pub struct Breaker {
     limits: Limits,
     seen: Seen,
     /// What is seen once the batch checked last takes effect; a batch may be tried many times.
@@ -14,7 +24,7 @@ pub(crate) struct Breaker {
     waved_through: bool,
 }
 
-#[derive(Clone, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 struct Seen {
     consecutive: u32,
     /// Whether each of the last `window` records was rejected, as a ring.
@@ -24,13 +34,13 @@ struct Seen {
 }
 
 impl Breaker {
-    pub(crate) fn new(limits: Limits) -> Self {
+    pub fn new(limits: Limits) -> Self {
         Breaker { limits, seen: Seen::default(), checked: None, waved_through: false }
     }
 
     /// Whether a batch may be committed; `Err` tells why not, in words. It counts when [`Breaker::done`] is
     /// called.
-    pub(crate) fn check(&mut self, verdicts: &[Verdict]) -> Result<(), String> {
+    pub fn check(&mut self, verdicts: &[Verdict]) -> Result<(), String> {
         let mut seen = self.seen.clone();
         let mut tripped = None;
         for verdict in verdicts {
@@ -47,7 +57,7 @@ impl Breaker {
     }
 
     /// The batch checked last has taken effect.
-    pub(crate) fn done(&mut self) {
+    pub fn done(&mut self) {
         if let Some(checked) = self.checked.take() {
             self.seen = checked;
             self.waved_through = false;
@@ -55,7 +65,7 @@ impl Breaker {
     }
 
     /// Starts counting anew, and lets the batch that tripped it pass.
-    pub(crate) fn resume(&mut self) {
+    pub fn resume(&mut self) {
         self.seen = Seen::default();
         self.waved_through = true;
     }
