@@ -1,6 +1,7 @@
 //! The command line of the chaos harness; `cargo xtask chaos` builds what it needs and runs it.
 #![expect(clippy::print_stdout, reason = "a command line program")]
 
+use std::fs::File;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -122,9 +123,11 @@ fn run(args: &Args) -> Result<bool> {
     }
     let root = args.root.canonicalize().with_context(|| args.root.display().to_string())?;
     let world = World::from_env(root.clone())?;
+    let servers = Servers::from_env()?;
+    let _lock = alone(&servers)?;
     let harness = Harness {
         proxies: Proxies::start(&world)?,
-        servers: Servers::from_env()?,
+        servers,
         canaries: health::canaries(&root)?,
         flows,
         // Processes run in the repository, whatever the caller's directory.
@@ -140,6 +143,17 @@ fn run(args: &Args) -> Result<bool> {
         Some(bug) => hunt(args, &harness, &subjects, Some(bug.as_str()).filter(|bug| !bug.is_empty())),
         None => walk(args, &harness, &subjects),
     }
+}
+
+/// Two at once on one stack would take each other's doing for the product's.
+fn alone(servers: &Servers) -> Result<File> {
+    let lock =
+        File::options().create(true).truncate(false).write(true).open(servers.dir().join("chaos.lock"))?;
+    if lock.try_lock().is_err() {
+        println!("somebody else works on this stack; waiting");
+        lock.lock()?;
+    }
+    Ok(lock)
 }
 
 fn walk(args: &Args, harness: &Harness, subjects: &[Subject]) -> Result<bool> {

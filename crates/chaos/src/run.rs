@@ -172,6 +172,7 @@ impl Harness {
             // Whatever failed: the network must not stay broken for those that wait for it.
             self.proxies.heal();
             loading.halt();
+            field.note("the load ends");
             let records = running.map(|thread| thread.join().map_err(|_| anyhow!("the load panicked")));
             let struck = struck.and_then(|recovery| {
                 field.dismiss()?;
@@ -217,7 +218,10 @@ fn strike(field: &mut Field<'_>) -> Result<()> {
         }
     }
     let fault = field.plan.cell.fault;
-    (fault.strike)(field).with_context(|| format!("striking with {}", fault.name))
+    field.note(&format!("strikes: {:?}", field.plan));
+    (fault.strike)(field).with_context(|| format!("striking with {}", fault.name))?;
+    field.note("healed");
+    Ok(())
 }
 
 /// Lets the load go on until every partition has moved, and for its time. Returns how long the moving took.
@@ -225,14 +229,24 @@ fn after(field: &mut Field<'_>, seconds: u64, begun: Instant) -> Result<Option<D
     let healed = Instant::now();
     let limit = Duration::from_secs(field.plan.cell.fault.moves_within_s);
     let mut before: Option<BTreeMap<String, i64>> = None;
-    let mut recovery = None;
+    let (mut recovery, mut waiting) = (None, usize::MAX);
     while recovery.is_none() && healed.elapsed() < limit * 2 {
-        if let Ok(now) = field.live.progress() {
-            match &before {
-                None => before = Some(now),
-                Some(before) if behind(before, &now).is_empty() => recovery = Some(healed.elapsed()),
-                Some(_) => {}
+        match (field.live.progress(), &before) {
+            (Ok(now), None) => {
+                field.note(&format!("progress {now:?}"));
+                before = Some(now);
             }
+            (Ok(now), Some(before)) => {
+                let still = behind(before, &now);
+                if still.is_empty() {
+                    recovery = Some(healed.elapsed());
+                }
+                if still.len() != waiting {
+                    waiting = still.len();
+                    field.note(&format!("not moved yet: {}", still.join(" ")));
+                }
+            }
+            (Err(error), _) => field.note(&format!("no progress can be read: {error:#}")),
         }
         field.pause(Duration::from_millis(100))?;
     }

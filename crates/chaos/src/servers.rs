@@ -1,7 +1,7 @@
 //! The servers of the stack as processes: stopped, killed, frozen and brought back by `cargo xtask stack`.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -25,6 +25,11 @@ impl Servers {
                 .with_context(|| format!("{name} is not set: run this by `cargo xtask chaos`"))
         };
         Ok(Servers { xtask: var("FHIREHOSE_XTASK")?, dir: var("FHIREHOSE_STACK_DIR")? })
+    }
+
+    /// The stack's folder.
+    pub fn dir(&self) -> &Path {
+        &self.dir
     }
 
     /// kill -9.

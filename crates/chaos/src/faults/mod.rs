@@ -8,6 +8,8 @@ pub mod postgres;
 pub mod process;
 pub mod stores;
 
+use std::fs::File;
+use std::io::Write;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -45,6 +47,16 @@ pub struct Field<'a> {
 }
 
 impl Field<'_> {
+    /// Into the run's own log, beside those of the processes.
+    pub fn note(&self, what: &str) {
+        let log = self.fleet.processes.first().and_then(|process| process.log.parent());
+        let file = log.map(|dir| File::options().create(true).append(true).open(dir.join("harness.log")));
+        if let Some(Ok(mut file)) = file {
+            // For eyes alone: a run does not fail for it.
+            drop(writeln!(file, "{} {what}", jiff::Timestamp::now()));
+        }
+    }
+
     /// Lets time pass. Processes that a signal has ended are started again; those that end by themselves, too,
     /// and are a breach.
     pub fn pause(&mut self, time: Duration) -> Result<()> {
