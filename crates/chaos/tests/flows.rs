@@ -6,7 +6,7 @@ use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
-use std::thread::{sleep, spawn};
+use std::thread::{scope, sleep};
 use std::time::{Duration, Instant, SystemTime};
 
 use fhirehose_chaos::flow::{Flow, Halt, Live, Run};
@@ -75,6 +75,22 @@ fn quiet(live: &dyn Live) -> Vec<Violation> {
     found
 }
 
+/// Drives it for so long; what must hold all the time is looked at meanwhile.
+fn load(live: &dyn Live, time: Duration) -> u64 {
+    let stop = Halt::default();
+    scope(|threads| {
+        let records = threads.spawn(|| live.load(&stop).unwrap());
+        let begun = Instant::now();
+        while begun.elapsed() < time {
+            let found = live.watch();
+            assert!(found.is_empty(), "{found:#?}");
+            sleep(Duration::from_millis(300));
+        }
+        stop.halt();
+        records.join().unwrap()
+    })
+}
+
 fn drive(flow: &dyn Flow, world: &World) {
     let name = flow.name();
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_millis();
@@ -84,14 +100,7 @@ fn drive(flow: &dyn Flow, world: &World) {
     let live = flow.open(world, &run).unwrap();
     let live: &dyn Live = &*live;
 
-    let stop = Halt::default();
-    let after = stop.clone();
-    let timer = spawn(move || {
-        sleep(Duration::from_secs(4));
-        after.halt();
-    });
-    let records = live.load(&stop).unwrap();
-    timer.join().unwrap();
+    let records = load(live, Duration::from_secs(2));
     assert!(records > 300, "{name}: {records} records");
     let missing = live.check().unwrap();
     assert!(!missing.is_empty(), "{name}: nothing was processed, and nothing is missing");
@@ -101,6 +110,7 @@ fn drive(flow: &dyn Flow, world: &World) {
 
     let processes: Vec<_> = (0..2).map(|number| Process::start(name, number, &dir)).collect();
     let begun = Instant::now();
+    load(live, Duration::from_secs(6));
     loop {
         let watched = quiet(live);
         assert!(watched.is_empty(), "{name}: {watched:#?}");

@@ -1,6 +1,7 @@
 //! The processors as the harness drives them: what each is fed, and what must come of it.
 
 mod avro;
+mod cache_rules;
 mod cdc;
 mod enrich;
 mod resources;
@@ -16,5 +17,5 @@ use crate::flow::Flow;
 
 /// Every flow there is.
 pub fn all() -> Vec<&'static dyn Flow> {
-    vec![&cdc::Cdc, &enrich::Enrich, &timescale::Timescale, &search::SearchFlow]
+    vec![&cdc::Cdc, &enrich::Enrich, &cache_rules::CacheRules, &timescale::Timescale, &search::SearchFlow]
 }

@@ -3,6 +3,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
@@ -14,12 +16,21 @@ use crate::ledger::topics::{At, Group, Isolation, Offsets, Record, Tail, Topics}
 use crate::ledger::{Breaches, Invariant};
 use crate::world::World;
 
+/// How long outputs must stand still when the inputs are done.
+const QUIET: Duration = Duration::from_secs(2);
+/// How long a group that is behind may stand still before it counts as stuck.
+const STALLED: Duration = Duration::from_secs(8);
+
 /// Makes the inputs of a run, one step at a time.
 pub(super) trait Source {
     /// What is written next.
-    fn step(&mut self) -> Vec<Input>;
+    fn step(&mut self) -> Result<Vec<Input>>;
     /// Records for a transaction that is aborted.
-    fn unseen(&mut self) -> Vec<Input>;
+    fn unseen(&mut self) -> Result<Vec<Input>>;
+    /// What is written in the end.
+    fn last(&mut self) -> Result<Vec<Input>> {
+        Ok(Vec::new())
+    }
 }
 
 /// A run of one group.
@@ -78,14 +89,17 @@ impl Session {
         let mut aborted = Aborted::new(&self.world, &self.tag);
         let mut pace = Pace::new(rate);
         while pace.next(stop) {
-            let inputs = source.step();
+            let inputs = source.step()?;
             for input in &inputs {
                 producer.send(input)?;
             }
             pace.wrote(inputs.len());
             if pace.every(3) {
-                aborted.write(&source.unseen());
+                aborted.write(&source.unseen()?);
             }
+        }
+        for input in source.last()? {
+            producer.send(&input)?;
         }
         producer.finish()
     }
@@ -122,8 +136,26 @@ impl Session {
             }
             Ok(())
         })?;
-        done(&self.group.committed(last.keys())?, &last, breaches);
+        done(&self.finished(&last)?, &last, breaches);
         Ok(())
+    }
+
+    /// What the group has committed once all is done and nothing is written any more, or nothing has moved for
+    /// a while: what a table's change has made due comes after the inputs.
+    fn finished(&self, last: &Offsets) -> Result<Offsets> {
+        let outputs: BTreeSet<_> = self.outputs.keys().map(|(topic, _)| topic.clone()).collect();
+        let (mut seen, mut since) = (None, Instant::now());
+        loop {
+            let now = (self.group.committed(last.keys())?, self.topics.ends(&outputs)?);
+            let behind = last.iter().any(|(at, last)| now.0.get(at).is_none_or(|next| next <= last));
+            let patience = if behind { STALLED } else { QUIET };
+            if seen.as_ref() != Some(&now) {
+                (seen, since) = (Some(now), Instant::now());
+            } else if since.elapsed() > patience {
+                return Ok(now.0);
+            }
+            sleep(Duration::from_millis(300));
+        }
     }
 
     /// Hands out the outputs of the run in order, and checks that whatever was seen meanwhile is among them.

@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use anyhow::Result;
 use jiff::Timestamp;
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
@@ -206,14 +207,14 @@ impl VitalSigns {
 }
 
 impl Source for VitalSigns {
-    fn step(&mut self) -> Vec<Input> {
+    fn step(&mut self) -> Result<Vec<Input>> {
         self.turn = (self.turn + 1) % self.logs.len();
         let log = self.turn;
         // A connector that restarts sends a stretch again, as it was.
         let sent = self.logs[log].sent.len();
         if sent > 0 && self.rng.random_ratio(1, 500) {
             let from = self.rng.random_range(0..sent);
-            return self.logs[log].sent.range(from..).cloned().collect();
+            return Ok(self.logs[log].sent.range(from..).cloned().collect());
         }
         let inputs = self.fresh(log);
         let again = &mut self.logs[log].sent;
@@ -223,13 +224,13 @@ impl Source for VitalSigns {
         while again.len() > AGAIN {
             again.pop_front();
         }
-        inputs
+        Ok(inputs)
     }
 
-    fn unseen(&mut self) -> Vec<Input> {
+    fn unseen(&mut self) -> Result<Vec<Input>> {
         let log = self.turn;
         let row = self.row(log);
-        vec![self.change(log, 'c', None, Some(&row))]
+        Ok(vec![self.change(log, 'c', None, Some(&row))])
     }
 }
 

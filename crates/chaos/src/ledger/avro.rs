@@ -1,6 +1,9 @@
 //! Avro in the registry's wire format, by the reference library: the product's own codec is what is under test.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use apache_avro::types::Value as Avro;
@@ -10,7 +13,8 @@ use serde_json::Value;
 /// Decodes by the schema whose id a record names.
 pub struct Decoder {
     registry: String,
-    schemas: BTreeMap<u32, Schema>,
+    /// None for ids that the registry does not know.
+    schemas: BTreeMap<u32, Option<Schema>>,
 }
 
 /// Fields by name as text; null ones are left out, and so is what has no plain text.
@@ -29,11 +33,15 @@ impl Decoder {
     pub fn fields(&mut self, bytes: &[u8]) -> Result<Fields> {
         let [0, a, b, c, d, body @ ..] = bytes else { bail!("not in the registry's wire format") };
         let id = u32::from_be_bytes([*a, *b, *c, *d]);
-        if !self.schemas.contains_key(&id) {
-            let answer = get(&format!("{}/schemas/ids/{id}", self.registry))?;
-            self.schemas.insert(id, schema(&answer)?);
-        }
-        let Avro::Record(fields) = from_avro_datum(&self.schemas[&id], &mut &*body, None)? else {
+        let schema = match self.schemas.entry(id) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(new) => {
+                let answer = get(&format!("{}/schemas/ids/{id}", self.registry))?;
+                new.insert(answer.map(|answer| schema(&answer)).transpose()?)
+            }
+        };
+        let schema = schema.as_ref().context("the registry knows no such schema")?;
+        let Avro::Record(fields) = from_avro_datum(schema, &mut &*body, None)? else {
             bail!("not an Avro record");
         };
         Ok(fields.into_iter().filter_map(|(name, value)| Some((name, plain(value)?))).collect())
@@ -50,7 +58,7 @@ impl Encoder {
     /// By the latest schema of `<topic>-value`.
     pub fn of(registry: &str, topic: &str) -> Result<Encoder> {
         let url = format!("{}/subjects/{topic}-value/versions/latest", registry.trim_end_matches('/'));
-        let answer = get(&url)?;
+        let answer = get(&url)?.with_context(|| format!("no schema is registered for {topic}"))?;
         let id = answer["id"].as_u64().context("the registry's answer has no id")?;
         Ok(Encoder { id: u32::try_from(id)?, schema: schema(&answer)? })
     }
@@ -68,8 +76,17 @@ impl Encoder {
     }
 }
 
-fn get(url: &str) -> Result<Value> {
-    Ok(ureq::get(url).call()?.body_mut().read_json()?)
+/// `None` where there is no such thing. Tries again where there is no answer.
+fn get(url: &str) -> Result<Option<Value>> {
+    let begun = Instant::now();
+    loop {
+        match ureq::get(url).call() {
+            Ok(mut answer) => return Ok(Some(answer.body_mut().read_json()?)),
+            Err(ureq::Error::StatusCode(404)) => return Ok(None),
+            Err(error) if begun.elapsed() > Duration::from_secs(30) => return Err(error.into()),
+            Err(_) => sleep(Duration::from_millis(200)),
+        }
+    }
 }
 
 fn schema(answer: &Value) -> Result<Schema> {
