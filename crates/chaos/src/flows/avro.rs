@@ -48,6 +48,16 @@ impl Schemas {
     }
 }
 
+/// A schema under another name, with one field that may be null: what a careless producer would register.
+pub fn loosened(schema: &str, name: &str, field: &str) -> Result<String> {
+    let mut json: Json = serde_json::from_str(schema)?;
+    json["name"] = name.into();
+    let mut fields = json["fields"].as_array_mut().into_iter().flatten();
+    let found = fields.find(|found| found["name"] == field).with_context(|| format!("no field {field}"))?;
+    found["type"] = json!(["null", found["type"]]);
+    Ok(json.to_string())
+}
+
 /// A field by name.
 pub fn named<'f>(fields: &'f [(String, Cell)], name: &str) -> Option<&'f Cell> {
     fields.iter().find(|(field, _)| field == name).map(|(_, cell)| cell)

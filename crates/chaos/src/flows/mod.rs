@@ -4,6 +4,8 @@ mod avro;
 mod cache_rules;
 mod cdc;
 mod enrich;
+mod redis;
+mod redis_source;
 mod resources;
 mod search;
 mod search_inputs;
@@ -17,5 +19,12 @@ use crate::flow::Flow;
 
 /// Every flow there is.
 pub fn all() -> Vec<&'static dyn Flow> {
-    vec![&cdc::Cdc, &enrich::Enrich, &cache_rules::CacheRules, &timescale::Timescale, &search::SearchFlow]
+    vec![
+        &cdc::Cdc,
+        &enrich::Enrich,
+        &cache_rules::CacheRules,
+        &timescale::Timescale,
+        &search::SearchFlow,
+        &redis::RedisFlow,
+    ]
 }

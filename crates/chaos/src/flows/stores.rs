@@ -21,6 +21,8 @@ pub const SOURCE_TS: &str = "fhirehose-source-ts";
 pub const VERSION: &str = "fhirehose-version";
 /// The product's `runtime.record_max_bytes`: what is larger is rejected.
 pub const RECORD_MAX_BYTES: usize = 1_000_000;
+/// More than that, and less than a topic takes that says nothing of it.
+pub const TOO_LARGE: usize = 1_010_000;
 /// An id that no registry has given.
 pub const UNKNOWN_SCHEMA: u32 = 0x7fff_ff01;
 

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 
-use super::avro::Schemas;
+use super::avro::{Schemas, loosened};
 use super::stores::{Inbox, PostgresRun, Table, load, now_ms};
 use super::timescale_inputs::{Generator, SchemaIds, TOPIC, judge};
 use crate::flow::{Flow, Halt, Live, Run, Target};
@@ -34,7 +34,7 @@ impl Flow for Timescale {
     fn open(&self, world: &World, run: &Run) -> Result<Box<dyn Live>> {
         let mut schemas = Schemas::default();
         let (sample, text) = schemas.add(&world.registry, TOPIC)?;
-        let loose_text = loose(&text)?;
+        let loose_text = loosened(&text, "LooseSample", "patient_id")?;
         let ids = SchemaIds {
             sample,
             loose: schemas.register(&world.registry, "chaos.loose.vitals", &loose_text)?,
@@ -87,17 +87,6 @@ impl Live for Running {
     }
 }
 
-/// The schema under another name, with a patient that may be null: what a careless producer would register.
-fn loose(schema: &str) -> Result<String> {
-    let strict = r#""name":"patient_id","type":"string""#;
-    let mut json: serde_json::Value = serde_json::from_str(schema)?;
-    json["name"] = "LooseSample".into();
-    let text = json.to_string();
-    let loose = text.replace(strict, r#""name":"patient_id","type":["null","string"]"#);
-    ensure!(loose != text, "the schema of {TOPIC} has no patient_id of type string");
-    Ok(loose)
-}
-
 /// The table's columns in the order of the schema's fields.
 fn columns(schema: &str) -> Result<Vec<String>> {
     let json: serde_json::Value = serde_json::from_str(schema)?;
@@ -121,7 +110,7 @@ mod tests {
         let text = std::fs::read_to_string(file).unwrap();
         let mut schemas = Schemas::default();
         schemas.know(&1.into(), &text).unwrap();
-        schemas.know(&2.into(), &loose(&text).unwrap()).unwrap();
+        schemas.know(&2.into(), &loosened(&text, "LooseSample", "patient_id").unwrap()).unwrap();
         assert_eq!(columns(&text).unwrap()[0], "tenant_id");
         let now = now_ms();
         for (poison, bad) in [(0.0, false), (1.0, true)] {

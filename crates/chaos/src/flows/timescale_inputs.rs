@@ -8,15 +8,13 @@ use rand_chacha::rand_core::SeedableRng;
 use uuid::Uuid;
 
 use super::avro::{Datum, Schemas, named};
-use super::stores::{RECORD_MAX_BYTES, SOURCE_TS, UNKNOWN_SCHEMA, letter_print, long_text};
+use super::stores::{RECORD_MAX_BYTES, SOURCE_TS, TOO_LARGE, UNKNOWN_SCHEMA, letter_print, long_text};
 use crate::ledger::load::Input;
 use crate::ledger::postgres::Cell;
 use crate::ledger::state::{Row, Want, print};
 use crate::ledger::topics::Record;
 
 pub const TOPIC: &str = "vitals.sample";
-/// More than the product's `runtime.record_max_bytes`, less than the topic's limit.
-const TOO_LARGE: usize = 1_010_000;
 /// More than an index of PostgreSQL takes, also compressed.
 const UNINDEXABLE: usize = 9_000;
 const INDEXABLE: usize = 2_000;

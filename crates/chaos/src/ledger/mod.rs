@@ -4,6 +4,7 @@ pub mod accounts;
 pub mod avro;
 pub mod load;
 pub mod postgres;
+pub mod redis;
 pub mod references;
 pub mod search;
 pub mod state;
