@@ -43,6 +43,9 @@ pub fn measure(stack: &Stack, shapes: &Shapes, targets: u64) -> Result<Section> 
     let restored = rounds(stack, &folder, false)?;
     let saved = size(&folder)? - bare_size;
     fs::remove_dir_all(&folder)?;
+    if saved < targets as f64 {
+        bail!("the patients were there before: begin with an empty stack");
+    }
 
     let seconds = |starts: &[Start], of: fn(&Start) -> Duration| -> Vec<f64> {
         starts.iter().map(|start| of(start).as_secs_f64()).collect()
