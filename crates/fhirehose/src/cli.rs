@@ -4,6 +4,8 @@ use clap::{Args, Parser, Subcommand};
 use fhirehose_runtime::StartFrom;
 use fhirehose_simulate::{DevicesArgs, HospitalArgs};
 
+use crate::commands::views::Format;
+
 /// Hospital databases and bedside devices in; FHIR, time series, search index, star schema and cache
 /// invalidations out, exactly once.
 #[derive(Parser)]
@@ -58,6 +60,9 @@ pub enum Command {
     Mappings(MappingsCommand),
     /// Evaluate a FHIRPath expression on resources
     Fhirpath(FhirpathArgs),
+    /// Check SQL-on-FHIR views, and make tables of files of resources
+    #[command(subcommand)]
+    Views(ViewsCommand),
     /// Check and show the configuration
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -171,6 +176,50 @@ pub struct FhirpathArgs {
     /// Take a Bundle as one resource
     #[arg(long)]
     pub whole: bool,
+}
+
+#[derive(Subcommand)]
+pub enum ViewsCommand {
+    /// Compile views; exit 2 on any problem, with file, place and expression
+    #[command(after_help = "\
+Examples:
+  fhirehose views check patients.json
+  fhirehose views check views/warehouse/*.json")]
+    Check(ViewsCheckArgs),
+    /// Make a table of the resources in files
+    #[command(after_help = "\
+Of a Bundle, each entry's resource is taken; resources of other types than the view's are passed over. Rows come in
+the order of the input. Memory is for some batches of input, however long it is.
+Examples:
+  fhirehose views run patients.json --in bundles/*.json.gz > patients.csv
+  fhirehose views run vitals.json --in Observation.ndjson --format parquet --out vitals.parquet
+  gzip -dc export.ndjson.gz | fhirehose views run patients.json --in - --format ndjson
+Exit code: 0; 1 if anything could not be read or had no rows for an error, the rest is written; 2 if the view is
+wrong.")]
+    Run(ViewsRunArgs),
+}
+
+#[derive(Args)]
+pub struct ViewsCheckArgs {
+    /// ViewDefinitions in JSON
+    #[arg(required = true, value_name = "VIEW")]
+    pub views: Vec<PathBuf>,
+}
+
+#[derive(Args)]
+pub struct ViewsRunArgs {
+    /// A ViewDefinition in JSON
+    #[arg(value_name = "VIEW")]
+    pub view: PathBuf,
+    /// JSON, NDJSON or Bundle files, also gzipped; `-` is standard input
+    #[arg(long = "in", required = true, num_args = 1.., value_name = "FILE")]
+    pub input: Vec<PathBuf>,
+    /// What to write
+    #[arg(long, value_enum, default_value = "csv")]
+    pub format: Format,
+    /// Where to; by default standard output
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
 }
 
 #[derive(Subcommand)]

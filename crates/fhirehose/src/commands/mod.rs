@@ -7,6 +7,7 @@ pub mod migrate;
 pub mod run;
 pub mod simulate;
 pub mod topics;
+pub mod views;
 
 use std::io::Write;
 

@@ -1,0 +1,284 @@
+use std::fs::File;
+use std::io::{self, BufWriter, IsTerminal, Write};
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use fhirehose_tape::{Tape, Value};
+use fhirehose_views::View;
+
+use super::complain;
+use super::input::{Progress, documents};
+use super::table::{Format, Layout, Rows, Sink};
+use crate::cli::ViewsRunArgs;
+use crate::resources::STANDARD_INPUT;
+
+/// Bytes of documents that a worker gets at a time.
+const BATCH: usize = 1 << 18;
+/// Batches under way, per worker.
+const AHEAD: usize = 4;
+/// Broken documents that are told one by one; the others are counted.
+const TOLD: u64 = 100;
+
+/// Documents of one file, in order.
+struct Batch<'f> {
+    file: &'f Path,
+    bytes: Vec<u8>,
+    documents: Vec<Span>,
+    /// Why the file is not read further, and the line.
+    broken: Option<(u64, String)>,
+}
+
+/// A document of a batch, which ends where the next begins.
+struct Span {
+    end: usize,
+    line: u64,
+    entry: Option<u64>,
+}
+
+/// What became of a batch.
+struct Part {
+    rows: Rows,
+    /// Resources of the view's type that had their rows, if any.
+    resources: u64,
+    /// Resources of other types.
+    others: u64,
+    /// What had no rows, and why.
+    broken: Vec<String>,
+}
+
+type Job<'f> = (Batch<'f>, SyncSender<Part>);
+
+/// Runs a view: a thread reads and cuts, as many as there are cores make rows, this one writes them in order.
+pub fn run(view: &View, args: &ViewsRunArgs) -> anyhow::Result<ExitCode> {
+    let layout = Layout::of(view, args.format).map_err(anyhow::Error::msg)?;
+    let progress = Progress::of(&args.input)?;
+    let mut sink = Sink::begin(view, &layout, output(args)?)?;
+    let workers = thread::available_parallelism().map_or(1, usize::from);
+    let mut told = Told::new(&progress);
+    let (to_workers, jobs) = sync_channel::<Job<'_>>(workers * AHEAD);
+    let (in_order, parts) = sync_channel::<Receiver<Part>>(workers * AHEAD);
+    let jobs = Mutex::new(jobs);
+    let written = thread::scope(|scope| {
+        let (jobs, layout, progress) = (&jobs, &layout, &progress);
+        scope.spawn(move || read(&args.input, progress, &to_workers, &in_order));
+        for _ in 0..workers {
+            scope.spawn(move || {
+                let mut tape = Tape::new();
+                // A receiver is one thread's at a time; what was taken is worked on when it is free again.
+                let next = || jobs.lock().unwrap_or_else(PoisonError::into_inner).recv();
+                while let Ok((batch, reply)) = next() {
+                    // Nobody waits where the output failed.
+                    drop(reply.send(work(view, layout, &mut tape, &batch)));
+                }
+            });
+        }
+        for part in parts {
+            let part = part.recv().context("a worker ended before its work")?;
+            told.count(&part);
+            sink.write(part.rows)?;
+        }
+        sink.finish().map_err(anyhow::Error::from)
+    });
+    told.end();
+    match written {
+        // The reader went away, as `head` does.
+        Err(error) if broken_pipe(&error) => return Ok(ExitCode::SUCCESS),
+        written => written.context("writing the rows")?,
+    }
+    told.summary();
+    Ok(if told.broken > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+fn broken_pipe(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+}
+
+fn output(args: &ViewsRunArgs) -> anyhow::Result<Box<dyn Write + Send>> {
+    match args.out.as_deref().filter(|path| path.to_str() != Some(STANDARD_INPUT)) {
+        Some(path) => {
+            let file = File::create(path).with_context(|| path.display().to_string())?;
+            Ok(Box::new(BufWriter::with_capacity(1 << 16, file)))
+        }
+        None if args.format == Format::Parquet && io::stdout().is_terminal() => {
+            bail!("Parquet is not for terminals: say --out FILE")
+        }
+        None => Ok(Box::new(BufWriter::with_capacity(1 << 16, io::stdout()))),
+    }
+}
+
+/// Reads all files into batches, in order.
+fn read<'f>(
+    files: &'f [std::path::PathBuf],
+    progress: &Progress,
+    to_workers: &SyncSender<Job<'f>>,
+    in_order: &SyncSender<Receiver<Part>>,
+) {
+    // A send fails where the output failed: nobody reads on then.
+    let give = |batch: Batch<'f>| {
+        let (reply, part) = sync_channel(1);
+        in_order.send(part).is_ok() && to_workers.send((batch, reply)).is_ok()
+    };
+    for file in files {
+        let empty = || Batch { file, bytes: Vec::new(), documents: Vec::new(), broken: None };
+        let mut batch = empty();
+        let mut found = match documents(file, progress) {
+            Ok(found) => found,
+            Err(error) => {
+                batch.broken = Some((0, error.to_string()));
+                if give(batch) {
+                    continue;
+                }
+                return;
+            }
+        };
+        while let Some(next) = found.next() {
+            match next {
+                Ok(document) => {
+                    batch.bytes.extend_from_slice(document.json);
+                    let end = batch.bytes.len();
+                    batch.documents.push(Span { end, line: document.line, entry: document.entry });
+                }
+                Err(broken) => batch.broken = Some((broken.line, broken.why)),
+            }
+            if batch.bytes.len() >= BATCH && !give(std::mem::replace(&mut batch, empty())) {
+                return;
+            }
+        }
+        if !give(batch) {
+            return;
+        }
+    }
+}
+
+/// Makes the rows of a batch.
+fn work(view: &View, layout: &Layout, tape: &mut Tape, batch: &Batch<'_>) -> Part {
+    let mut part = Part { rows: layout.rows(), resources: 0, others: 0, broken: Vec::new() };
+    let mut start = 0;
+    for Span { end, line, entry } in &batch.documents {
+        let json = &batch.bytes[std::mem::replace(&mut start, *end)..*end];
+        let place = |entry: Option<u64>| place(batch.file, *line, entry);
+        if let Err(error) = tape.parse_json(json) {
+            part.broken.push(format!("{}: {error}", place(*entry)));
+            continue;
+        }
+        let root = tape.root();
+        if entry.is_some() {
+            part.entry(view, layout, root, || place(*entry));
+        } else if root.get("resourceType").and_then(Value::as_str) == Some("Bundle")
+            && view.resource() != "Bundle"
+        {
+            // One that was not cut into its entries: a line of NDJSON, or its type stands behind them.
+            for (index, entry) in (0..).zip(root.get("entry").into_iter().flat_map(Value::elements)) {
+                part.entry(view, layout, entry, || place(Some(index)));
+            }
+        } else {
+            part.resource(view, layout, root, || place(None));
+        }
+    }
+    if let Some((line, why)) = &batch.broken {
+        part.broken
+            .push(format!("{}: {why}; the rest of the file is left out", place(batch.file, *line, None)));
+    }
+    part
+}
+
+impl Part {
+    /// An entry of a Bundle, which may be without a resource.
+    fn entry(&mut self, view: &View, layout: &Layout, entry: Value<'_>, place: impl Fn() -> String) {
+        if let Some(resource) = entry.get("resource") {
+            self.resource(view, layout, resource, place);
+        }
+    }
+
+    fn resource(&mut self, view: &View, layout: &Layout, resource: Value<'_>, place: impl Fn() -> String) {
+        let of = resource.get("resourceType").and_then(Value::as_str);
+        if of.is_some_and(|of| of != view.resource()) {
+            self.others += 1;
+            return;
+        }
+        match self.rows.add(view, layout, |mut emit| view.rows(resource, &mut emit)) {
+            Ok(()) => self.resources += 1,
+            Err(error) => self.broken.push(format!("{}: {error}", place())),
+        }
+    }
+}
+
+/// `file:line`, and the entry of a Bundle, from 0 on.
+fn place(file: &Path, line: u64, entry: Option<u64>) -> String {
+    let file = file.display();
+    match (line, entry) {
+        (0, _) => format!("{file}"),
+        (_, None) => format!("{file}:{line}"),
+        (_, Some(entry)) => format!("{file}:{line}: entry {entry}"),
+    }
+}
+
+/// What is told on standard error while rows are written, and after.
+struct Told<'p> {
+    progress: &'p Progress,
+    is_terminal: bool,
+    began: Instant,
+    shown: Instant,
+    rows: u64,
+    resources: u64,
+    others: u64,
+    broken: u64,
+}
+
+impl<'p> Told<'p> {
+    fn new(progress: &'p Progress) -> Self {
+        let now = Instant::now();
+        let is_terminal = io::stderr().is_terminal();
+        Told { progress, is_terminal, began: now, shown: now, rows: 0, resources: 0, others: 0, broken: 0 }
+    }
+
+    fn count(&mut self, part: &Part) {
+        self.rows += part.rows.count;
+        self.resources += part.resources;
+        self.others += part.others;
+        for broken in &part.broken {
+            self.broken += 1;
+            if self.broken <= TOLD {
+                self.clear();
+                complain(broken);
+            }
+        }
+        if self.is_terminal && self.shown.elapsed() > Duration::from_millis(200) {
+            self.shown = Instant::now();
+            let read = self.progress.read.load(Ordering::Relaxed);
+            let done = match self.progress.of {
+                Some(of) if of > 0 => format!("{} %", (read * 100 / of).min(100)),
+                _ => format!("{} MB", read / 1_000_000),
+            };
+            let line = format!("\r\x1b[K{done}, {} rows of {} resources", self.rows, self.resources);
+            drop(io::stderr().write_all(line.as_bytes()));
+        }
+    }
+
+    fn clear(&self) {
+        if self.is_terminal {
+            drop(io::stderr().write_all(b"\r\x1b[K"));
+        }
+    }
+
+    fn end(&self) {
+        self.clear();
+        if self.broken > TOLD {
+            complain(format_args!("and {} more broken", self.broken - TOLD));
+        }
+    }
+
+    fn summary(&self) {
+        let Told { rows, resources, others, broken, .. } = self;
+        let seconds = self.began.elapsed().as_secs_f64();
+        complain(format_args!(
+            "{rows} rows of {resources} resources, {others} of other types, {broken} broken, in {seconds:.1} s"
+        ));
+    }
+}
