@@ -1,25 +1,23 @@
 //! The binary under test in processes of its own: started, killed, frozen, asked to stop, and looked at.
 
-use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs;
 use std::net::TcpListener;
-use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use serde_json::Value;
+
+mod process;
+
+pub use process::{Process, Resources, Tended};
 
 /// Where Debian's package `faketime` puts the library that moves a process's wall clock.
 const FAKETIME: [&str; 2] = [
     "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1",
     "/usr/lib/aarch64-linux-gnu/faketime/libfaketimeMT.so.1",
 ];
-/// How long a clean stop may take before the process counts as hung.
-const STOP_LIMIT: Duration = Duration::from_secs(30);
-
 /// The processes of one run. Those that still run when it is dropped are killed.
 pub struct Fleet {
     binary: PathBuf,
@@ -42,42 +40,13 @@ pub struct Setting {
     pub clock_off_seconds: i64,
 }
 
-/// One process of the product, by whichever pid it runs at the moment.
-pub struct Process {
-    pub processor: String,
-    pub instance: String,
-    pub log: PathBuf,
-    /// How often it was started.
-    pub starts: u32,
-    listen: String,
-    command: Command,
-    child: Child,
-}
-
-/// What became of a process since it was last looked at.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Tended {
-    Runs,
-    /// A signal had ended it, and it was started again at once, as an orchestrator would.
-    Restarted {
-        signal: i32,
-    },
-    /// It left by itself.
-    Ended(ExitStatus),
-}
-
-/// What the operating system gives to a process.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Resources {
-    pub files: u64,
-    pub threads: u64,
-    pub resident_kib: u64,
-}
-
 impl Fleet {
     /// `env` holds the addresses that the product is to use; logs go to `dir`.
     pub fn new(root: &Path, dir: &Path, env: Vec<(String, String)>) -> Result<Fleet> {
-        let binary = binary()?;
+        Fleet::of(binary()?, root, dir, env)
+    }
+
+    fn of(binary: PathBuf, root: &Path, dir: &Path, env: Vec<(String, String)>) -> Result<Fleet> {
         fs::create_dir_all(dir).with_context(|| format!("creating {}", dir.display()))?;
         Ok(Fleet { binary, root: root.to_owned(), dir: dir.to_owned(), env, processes: Vec::new() })
     }
@@ -117,16 +86,8 @@ impl Fleet {
             skew(&mut command, setting.clock_off_seconds)?;
         }
         let log = self.dir.join(format!("{instance}.log"));
-        command.envs(setting.once.iter().map(|(name, value)| (name, value)));
-        let child = spawn(&mut command, &log)?;
-        for (name, _) in &setting.once {
-            match setting.env.iter().chain(&self.env).find(|(always, _)| always == name) {
-                Some((_, value)) => command.env(name, value),
-                None => command.env_remove(name),
-            };
-        }
-        let (processor, instance) = (processor.to_owned(), instance.to_owned());
-        self.processes.push(Process { processor, instance, log, starts: 1, listen, command, child });
+        let process = Process::start(command, &setting.once, processor, instance, listen, log)?;
+        self.processes.push(process);
         self.processes.last_mut().context("the process just pushed")
     }
 
@@ -168,157 +129,6 @@ impl Fleet {
     }
 }
 
-impl Process {
-    pub fn pid(&self) -> u32 {
-        self.child.id()
-    }
-
-    pub fn admin(&self) -> &str {
-        &self.listen
-    }
-
-    /// kill -9. [`Process::tend`] or [`Process::restart`] start it again.
-    pub fn kill(&mut self) -> Result<()> {
-        self.child.kill().context("killing")?;
-        self.child.wait().context("awaiting a killed process").map(drop)
-    }
-
-    pub fn freeze(&self) -> Result<()> {
-        self.signal("STOP")
-    }
-
-    pub fn thaw(&self) -> Result<()> {
-        self.signal("CONT")
-    }
-
-    /// SIGTERM, and the time until it had drained, committed and left. An error if it did not leave cleanly.
-    pub fn stop(&mut self) -> Result<Duration> {
-        self.signal("TERM")?;
-        self.await_end()
-    }
-
-    /// Starts it anew; it must have ended.
-    pub fn restart(&mut self) -> Result<()> {
-        ensure!(self.child.try_wait()?.is_some(), "{} still runs", self.instance);
-        self.child = spawn(&mut self.command, &self.log)?;
-        self.starts += 1;
-        Ok(())
-    }
-
-    /// Starts it again if a signal has ended it. One that left by itself is only told of.
-    pub fn tend(&mut self) -> Result<Tended> {
-        match self.child.try_wait().context("asking for a process")? {
-            None => Ok(Tended::Runs),
-            Some(status) => match status.signal() {
-                Some(signal) => self.restart().map(|()| Tended::Restarted { signal }),
-                None => Ok(Tended::Ended(status)),
-            },
-        }
-    }
-
-    /// Whether a signal sent by a fault point has stopped it: the state of its main thread in /proc.
-    pub fn is_frozen(&self) -> bool {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap_or_default();
-        stat.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with('T'))
-    }
-
-    fn signal(&self, name: &str) -> Result<()> {
-        let pid = self.pid().to_string();
-        let status = Command::new("kill").args([&format!("-{name}"), &pid]).stderr(Stdio::null()).status()?;
-        ensure!(status.success(), "{} has no process {pid} to send SIG{name} to", self.instance);
-        Ok(())
-    }
-
-    fn await_end(&mut self) -> Result<Duration> {
-        let begun = Instant::now();
-        loop {
-            if let Some(status) = self.child.try_wait()? {
-                ensure!(status.success(), "{} stopped with {status}:\n{}", self.instance, self.tail(15));
-                return Ok(begun.elapsed());
-            }
-            ensure!(begun.elapsed() < STOP_LIMIT, "{} does not stop within {STOP_LIMIT:?}", self.instance);
-            sleep(Duration::from_millis(20));
-        }
-    }
-
-    /// A page of its admin port; `None` if there is no good answer within two seconds.
-    pub fn get(&self, path: &str) -> Option<String> {
-        let agent: ureq::Agent =
-            ureq::Agent::config_builder().timeout_global(Some(Duration::from_secs(2))).build().into();
-        agent.get(format!("http://{}{path}", self.listen)).call().ok()?.body_mut().read_to_string().ok()
-    }
-
-    pub fn ready(&self) -> bool {
-        self.get("/readyz").is_some()
-    }
-
-    /// Each processor's part of `/admin/status`.
-    pub fn status(&self) -> Option<Vec<Value>> {
-        let mut status: Value = serde_json::from_str(&self.get("/admin/status")?).ok()?;
-        match status["processors"].take() {
-            Value::Array(processors) => Some(processors),
-            _ => None,
-        }
-    }
-
-    pub fn lag(&self) -> Option<i64> {
-        self.status()?.iter().map(|processor| processor["lag_records"].as_i64()).sum()
-    }
-
-    /// Its own counters of broken guarantees that are above zero, by kind; `None` if it does not answer.
-    pub fn violations(&self) -> Option<BTreeMap<String, u64>> {
-        let mut found = BTreeMap::new();
-        for processor in self.status()? {
-            for (kind, count) in processor["violations"].as_object()? {
-                *found.entry(kind.clone()).or_default() += count.as_u64()?;
-            }
-        }
-        found.retain(|_, count| *count > 0);
-        Some(found)
-    }
-
-    /// What it has logged about broken guarantees, in all its lives.
-    pub fn broken_guarantees(&self) -> Result<Vec<String>> {
-        self.lines_with("a guarantee did not hold")
-    }
-
-    pub fn lines_with(&self, words: &str) -> Result<Vec<String>> {
-        let bytes = fs::read(&self.log).with_context(|| format!("reading {}", self.log.display()))?;
-        let text = String::from_utf8_lossy(&bytes);
-        Ok(text.lines().filter(|line| line.contains(words)).map(str::to_owned).collect())
-    }
-
-    pub fn tail(&self, lines: usize) -> String {
-        let bytes = fs::read(&self.log).unwrap_or_default();
-        let text = String::from_utf8_lossy(&bytes);
-        let all: Vec<&str> = text.lines().collect();
-        all[all.len().saturating_sub(lines)..].join("\n")
-    }
-
-    pub fn resources(&self) -> Result<Resources> {
-        let proc = PathBuf::from(format!("/proc/{}", self.pid()));
-        let status = fs::read_to_string(proc.join("status"))?;
-        let number = |name: &str| -> Result<u64> {
-            let line = status.lines().find_map(|line| line.strip_prefix(name)).context("no such line")?;
-            let number = line.split_whitespace().next().context("no number")?;
-            number.parse().with_context(|| format!("{name} {number}"))
-        };
-        Ok(Resources {
-            files: fs::read_dir(proc.join("fd"))?.count() as u64,
-            threads: number("Threads:")?,
-            resident_kib: number("VmRSS:")?,
-        })
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        // Ended already is as good. SIGKILL ends a frozen process too.
-        drop(self.child.kill());
-        drop(self.child.wait());
-    }
-}
-
 /// The binary `FHIREHOSE_BINARY` names, or the one beside this program.
 fn binary() -> Result<PathBuf> {
     let named = std::env::var_os("FHIREHOSE_BINARY").map(PathBuf::from);
@@ -328,12 +138,6 @@ fn binary() -> Result<PathBuf> {
     };
     ensure!(binary.is_file(), "{} does not exist: `cargo xtask chaos` builds it", binary.display());
     Ok(binary)
-}
-
-fn spawn(command: &mut Command, log: &Path) -> Result<Child> {
-    let opened = File::options().create(true).append(true).open(log);
-    let file = opened.with_context(|| format!("opening {}", log.display()))?;
-    command.stdout(file.try_clone()?).stderr(file).spawn().context("starting fhirehose")
 }
 
 /// Moves the wall clock alone: time-outs run on the monotonic one, and a machine with a wrong date does not
@@ -347,4 +151,96 @@ fn skew(command: &mut Command, seconds: i64) -> Result<()> {
         ("FAKETIME_DONT_RESET", "1"),
     ]);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    /// A program in the binary's place that says what it was given and waits.
+    const STAND_IN: &str = "#!/bin/sh
+trap 'exit 0' TERM
+echo \"$ALWAYS $ONCE $4 $6 end\"
+[ \"$ONCE\" = leave ] && exit 3
+while :; do sleep 0.02; done
+";
+
+    fn fleet() -> (tempfile::TempDir, Fleet) {
+        let dir = tempfile::tempdir().unwrap();
+        let binary = dir.path().join("stand-in");
+        fs::write(&binary, STAND_IN).unwrap();
+        fs::set_permissions(&binary, fs::Permissions::from_mode(0o755)).unwrap();
+        let env = vec![("ALWAYS".to_owned(), "yes".to_owned()), ("ONCE".to_owned(), "never".to_owned())];
+        let fleet = Fleet::of(binary, dir.path(), &dir.path().join("logs"), env).unwrap();
+        (dir, fleet)
+    }
+
+    fn await_lines(process: &Process, count: usize) -> Vec<String> {
+        let begun = Instant::now();
+        loop {
+            let lines = process.lines_with("end").unwrap();
+            if lines.len() >= count {
+                return lines;
+            }
+            assert!(begun.elapsed() < Duration::from_secs(10), "{lines:?}");
+            sleep(Duration::from_millis(10));
+        }
+    }
+
+    #[test]
+    fn a_killed_process_comes_back_without_what_it_was_given_once() {
+        let (_dir, mut fleet) = fleet();
+        let setting = Setting { once: vec![("ONCE".into(), "first".into())], ..Setting::default() };
+        let process = fleet.start("enrich", "a", &setting).unwrap();
+        await_lines(process, 1);
+        assert_eq!(process.tend().unwrap(), Tended::Runs);
+        assert!(process.restart().is_err(), "it still runs");
+        process.kill().unwrap();
+        assert_eq!(fleet.tend().unwrap(), [(0, Tended::Restarted { signal: 9 })]);
+        let process = &fleet.processes[0];
+        assert_eq!(await_lines(process, 2), ["yes first enrich a end", "yes never enrich a end"]);
+        assert_eq!(process.starts, 2);
+        assert_eq!(fleet.lag(), None);
+    }
+
+    #[test]
+    fn one_that_leaves_by_itself_is_told_and_stays_away() {
+        let (_dir, mut fleet) = fleet();
+        let setting = Setting { once: vec![("ONCE".into(), "leave".into())], ..Setting::default() };
+        fleet.start("enrich", "a", &setting).unwrap();
+        let error = fleet.await_ready(Duration::from_secs(10)).unwrap_err().to_string();
+        assert!(
+            error.contains("ended by itself (exit status: 3)") && error.contains("yes leave enrich"),
+            "{error}"
+        );
+        assert!(
+            matches!(fleet.tend().unwrap()[..], [(0, Tended::Ended(status))] if status.code() == Some(3))
+        );
+        assert!(fleet.processes[0].freeze().is_err());
+    }
+
+    #[test]
+    fn processes_are_frozen_thawed_measured_and_stopped() {
+        let (_dir, mut fleet) = fleet();
+        for instance in ["a", "b"] {
+            let process = fleet.start("enrich", instance, &Setting::default()).unwrap();
+            await_lines(process, 1);
+            process.freeze().unwrap();
+            let begun = Instant::now();
+            while !process.is_frozen() {
+                assert!(begun.elapsed() < Duration::from_secs(5));
+            }
+            process.thaw().unwrap();
+            let resources = process.resources().unwrap();
+            assert!(
+                resources.files >= 3 && resources.threads == 1 && resources.resident_kib > 0,
+                "{resources:?}"
+            );
+        }
+        let took = fleet.stop().unwrap();
+        assert!(took.len() == 2 && took.iter().all(|time| *time < Duration::from_secs(5)));
+        assert!(matches!(fleet.tend().unwrap()[..], [(0, Tended::Ended(_)), (1, Tended::Ended(_))]));
+    }
 }
