@@ -57,7 +57,8 @@ enum Plain {
 pub enum Origin {
     At(i64),
     /// The store is behind the mark: dead letters went out before a commit failed, or all that lay between were
-    /// markers of transactions. Where retention has deleted the record at `stored`, it goes on at `mark`.
+    /// markers of transactions, or the store was restored from an older backup. Where retention has deleted the
+    /// record at `stored`, it goes on at the first one that is kept.
     Behind {
         stored: i64,
         mark: i64,

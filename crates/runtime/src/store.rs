@@ -209,7 +209,18 @@ impl<'w> StoreLoop<'w> {
                 Origin::At(offset) => offsets.push((at, offset)),
                 Origin::Behind { stored, mark } => {
                     let (low, _) = ends(&self.reader, &at)?;
-                    offsets.push((at, if stored < low { mark } else { stored }));
+                    if stored < low {
+                        tracing::warn!(
+                            processor = self.worker.spec.name,
+                            topic = &*at.topic,
+                            partition = at.partition,
+                            stored,
+                            first = low,
+                            "kafka no longer holds the store's next offset: reading goes on at the first one there \
+                             is; if the store was restored from a backup, what was between is missing in it"
+                        );
+                    }
+                    offsets.push((at, origin_of_kept(stored, mark, low)));
                 }
                 Origin::Fresh => fresh.push(at),
                 Origin::Emptied(mark) => {
@@ -443,6 +454,13 @@ fn put_out() -> Fault {
 
 fn offset_of(committed: &Option<Committed>) -> Option<i64> {
     committed.as_ref().map(|committed| committed.offset)
+}
+
+/// Where a store behind the group's mark goes on, given the first offset there is. What retention has deleted up
+/// to the mark was stored, or were markers of transactions, or the store was restored from an older backup:
+/// whatever is kept is read. Deleted beyond the mark nobody has read it: left at the mark, the reader refuses.
+fn origin_of_kept(stored: i64, mark: i64, low: i64) -> i64 {
+    stored.max(low.min(mark))
 }
 
 fn claims(sink: &mut dyn Sink, partitions: &[TopicPartition]) -> Result<Vec<Option<i64>>, Fault> {

@@ -19,6 +19,7 @@ use fhirehose_stream::{
     Batch, Fault, OffsetsIn, Reason, Record, Rejection, Sink, TopicPartition, Verdict, Verdicts,
 };
 use kit::{Bench, number};
+use rdkafka::Offset;
 
 /// A database: rows and epoch-fenced offsets, changed together or not at all.
 #[derive(Default)]
@@ -293,6 +294,32 @@ fn retention_of_a_quiet_topic_that_was_stored_is_no_loss() {
     await_rows(&database, 108);
     end(engine);
     assert_eq!(sorted(database.lock().unwrap().rows.clone()), good(110));
+}
+
+#[test]
+fn a_store_restored_from_an_old_backup_reads_all_that_is_kept() {
+    let Some(mut bench) = Bench::new("restored") else { return };
+    let spec = bench.copier(1);
+    let input = format!("{}-in", spec.group);
+    bench.produce(&input, 1, 0..500);
+    let database = Arc::new(Mutex::new(Database::default()));
+    let engine = start(bench.config(), spec.clone(), &database, OffsetsIn::Store);
+    await_rows(&database, 495);
+    end(engine);
+    {
+        let mut database = database.lock().unwrap();
+        database.rows.retain(|n| *n < 50);
+        database.offsets.values_mut().for_each(|(_, next)| *next = 50);
+    }
+    bench.delete_before(&input, 1, Offset::Offset(200));
+    let mut config = bench.config();
+    config.runtime.start_from = None;
+    let engine = start(config, spec.clone(), &database, OffsetsIn::Store);
+    await_rows(&database, 49 + 297);
+    end(engine);
+    let kept = good(500).into_iter().filter(|n| !(50..200).contains(n));
+    assert_eq!(sorted(database.lock().unwrap().rows.clone()), kept.collect::<Vec<_>>());
+    assert_eq!(sorted(bench.numbers(&format!("{}-dlq", spec.group))), bad(500));
 }
 
 #[test]

@@ -126,9 +126,14 @@ impl Bench {
 
     /// Deletes every record, as retention does of a topic that is quiet for long.
     pub fn delete_all(&self, topic: &str, partitions: i32) {
+        self.delete_before(topic, partitions, Offset::End);
+    }
+
+    /// As retention does, with all records before an offset.
+    pub fn delete_before(&self, topic: &str, partitions: i32, offset: Offset) {
         let mut list = TopicPartitionList::new();
         for partition in 0..partitions {
-            list.add_partition_offset(topic, partition, Offset::End).unwrap();
+            list.add_partition_offset(topic, partition, offset).unwrap();
         }
         self.runtime.block_on(self.admin.delete_records(&list, &AdminOptions::new())).unwrap();
     }
