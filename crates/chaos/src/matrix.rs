@@ -583,6 +583,14 @@ pub fn commit_point(target: Target) -> &'static str {
     }
 }
 
+/// What a flow is given of the load's rate: a search engine takes fewer documents than a log takes records.
+pub fn share_of_rate(subject: Subject) -> f64 {
+    match subject.target {
+        Target::Search => 0.3,
+        _ => 1.0,
+    }
+}
+
 impl Fault {
     /// The ways a flow can meet this fault; none where it makes no sense.
     pub fn variants(&self, subject: Subject) -> Vec<&'static str> {

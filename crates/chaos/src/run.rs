@@ -14,7 +14,7 @@ use crate::faults::{Field, READY};
 use crate::flow::{Flow, Halt, Live, Run};
 use crate::health;
 use crate::ledger::{Breaches, Invariant, Violation};
-use crate::matrix::{Moment, commit_point};
+use crate::matrix::{Moment, commit_point, share_of_rate};
 use crate::product::{Fleet, Process, Setting};
 use crate::proxy::Proxies;
 use crate::report::Outcome;
@@ -100,7 +100,7 @@ impl Harness {
         let run = Run {
             seed: plan.seed,
             tag: format!("{:x}", jiff::Timestamp::now().as_millisecond()),
-            rate: self.rate,
+            rate: self.rate * share_of_rate(plan.cell.subject),
             poison: plan.poison,
             dir: dir.clone(),
         };
@@ -151,6 +151,7 @@ impl Harness {
                 proxies: &self.proxies,
                 servers: &self.servers,
                 fleet,
+                victim: None,
                 breaches: Breaches::default(),
                 met: true,
             };

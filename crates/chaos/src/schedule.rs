@@ -45,8 +45,8 @@ pub struct Plan {
     /// From the begin of the rebalance or the commit to the blow.
     pub into_ms: u64,
     pub lasts_ms: u64,
-    /// Which of the two instances is struck.
-    pub instance: usize,
+    /// Which of the two instances is struck: the one that has more to do, or the other.
+    pub idler: bool,
     /// Which of the three brokers is struck.
     pub broker: usize,
     /// The how-manieth passing of a fault point is struck.
@@ -103,7 +103,7 @@ fn draw(seed: u64, cell: Cell, moment: Option<Moment>) -> Plan {
         after_ms: random.random_range(2_500..6_000),
         into_ms: random.random_range(0..1_500),
         lasts_ms: random.random_range(shortest..=longest),
-        instance: random.random_range(0..2),
+        idler: random.random_bool(0.2),
         broker: random.random_range(0..3),
         hit: random.random_range(1..=12),
         share: random.random_range(0.2..0.9),

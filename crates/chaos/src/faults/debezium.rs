@@ -14,5 +14,5 @@ pub fn restart(field: &mut Field<'_>) -> Result<()> {
 }
 
 pub fn mariadb(field: &mut Field<'_>) -> Result<()> {
-    field.servers.restart(if field.plan.instance == 0 { "hospital-a" } else { "hospital-b" })
+    field.servers.restart(if field.plan.broker == 0 { "hospital-a" } else { "hospital-b" })
 }

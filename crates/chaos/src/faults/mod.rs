@@ -25,6 +25,7 @@ use crate::world::World;
 
 /// How long an armed fault point may take to be passed.
 const PASSED_WITHIN: Duration = Duration::from_secs(20);
+const PUSHED_AFTER: Duration = Duration::from_secs(5);
 /// How often processes are looked after.
 const TEND: Duration = Duration::from_millis(50);
 /// A clean stop ends within this time.
@@ -41,6 +42,7 @@ pub struct Field<'a> {
     pub proxies: &'a Proxies,
     pub servers: &'a Servers,
     pub fleet: &'a mut Fleet,
+    pub victim: Option<usize>,
     pub breaches: Breaches,
     /// Whether an armed fault point was passed; true where none is.
     pub met: bool,
@@ -88,9 +90,20 @@ impl Field<'_> {
         Ok(())
     }
 
-    /// The instance that the seed has chosen.
+    /// The instance that is struck: chosen when it is first asked for, the same from then on.
     pub fn victim(&mut self) -> Result<&mut Process> {
-        self.process(self.plan.instance)
+        let index = self.victim_index();
+        self.process(index)
+    }
+
+    pub fn victim_index(&mut self) -> usize {
+        *self.victim.get_or_insert_with(|| {
+            let read = |index: usize| {
+                let status = self.fleet.processes.get(index).and_then(Process::status).unwrap_or_default();
+                status.iter().filter_map(|processor| processor["records_in"].as_u64()).sum::<u64>()
+            };
+            usize::from((read(1) > read(0)) != self.plan.idler)
+        })
     }
 
     pub fn process(&mut self, index: usize) -> Result<&mut Process> {
@@ -148,26 +161,27 @@ impl Field<'_> {
     pub fn arm(&mut self, point: &str, action: &str, hit: u64) -> Result<()> {
         let armed = format!("{point}={action}@{hit}");
         let once = vec![("FHIREHOSE_FAULTPOINTS".to_owned(), armed)];
-        self.replace(self.plan.instance, &Setting { once, ..Setting::default() })
+        let victim = self.victim_index();
+        self.replace(victim, &Setting { once, ..Setting::default() })
     }
 
-    /// Waits until the victim has passed its fault point; some are passed only when the group changes.
+    /// Waits until the victim has passed its fault point. After a while the others are stopped for a moment, so
+    /// that the victim gets all there is to do; when they come again, it must give some of it up.
     pub fn await_point(&mut self, point: &str) -> Result<bool> {
         let told = format!("faultpoint {point} ");
         let begun = Instant::now();
-        let mut guest = false;
+        let mut pushed = false;
         loop {
             let passed = !self.victim()?.lines_with(&told)?.is_empty();
             if passed || begun.elapsed() > PASSED_WITHIN {
-                if guest {
-                    self.dismiss()?;
-                }
+                self.note(&format!("{point} {}", if passed { "passed" } else { "was not passed" }));
                 self.met = passed;
                 return Ok(passed);
             }
-            if !guest && point.ends_with(".revoking") && begun.elapsed() > Duration::from_secs(3) {
-                self.invite()?;
-                guest = true;
+            if !pushed && begun.elapsed() > PUSHED_AFTER {
+                let other = 1 - self.victim_index();
+                self.replace(other, &Setting::default())?;
+                pushed = true;
             }
             self.pause(TEND)?;
         }

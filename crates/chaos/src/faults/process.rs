@@ -67,8 +67,9 @@ pub fn twin(field: &mut Field<'_>) -> Result<()> {
 pub fn clock(field: &mut Field<'_>) -> Result<()> {
     const HOUR: i64 = 3_600;
     let off = if field.plan.hit.is_multiple_of(2) { HOUR } else { -HOUR };
-    field.replace(field.plan.instance, &Setting { clock_off_seconds: off, ..Setting::default() })?;
+    let victim = field.victim_index();
+    field.replace(victim, &Setting { clock_off_seconds: off, ..Setting::default() })?;
     field.await_ready()?;
     field.last()?;
-    field.replace(field.plan.instance, &Setting::default())
+    field.replace(victim, &Setting::default())
 }

@@ -47,7 +47,8 @@ pub fn redis_kill(field: &mut Field<'_>) -> Result<()> {
 /// What is known of schemas is kept, so an instance is started anew meanwhile.
 pub fn registry_down(field: &mut Field<'_>) -> Result<()> {
     field.servers.kill("registry")?;
-    field.replace(field.plan.instance, &Setting::default())?;
+    let victim = field.victim_index();
+    field.replace(victim, &Setting::default())?;
     field.last()?;
     field.servers.up("registry")
 }
@@ -62,7 +63,8 @@ pub fn registry_wrong(field: &mut Field<'_>) -> Result<()> {
 
 fn registry(field: &mut Field<'_>, toxic: Toxic) -> Result<()> {
     field.proxies.leg(Leg::Registry)?.set(toxic);
-    field.replace(field.plan.instance, &Setting::default())?;
+    let victim = field.victim_index();
+    field.replace(victim, &Setting::default())?;
     field.last()?;
     field.proxies.leg(Leg::Registry)?.heal();
     Ok(())
