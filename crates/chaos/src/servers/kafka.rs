@@ -115,7 +115,8 @@ impl Admin {
         response.int32()?;
         let errors = response.array(|response| {
             let error = (response.int16()?, response.string()?);
-            (response.int8()?, response.string()?);
+            response.int8()?;
+            response.string()?;
             response.end().map(|()| error)
         })?;
         none_of(errors, "changing the settings", topic)
@@ -216,7 +217,8 @@ impl Admin {
             let found = response.array(|response| {
                 response.string()?;
                 let node = response.int32()?;
-                (response.string()?, response.int32()?);
+                response.string()?;
+                response.int32()?;
                 let error = (response.int16()?, response.string()?);
                 response.end().map(|()| (node, error))
             })?;
