@@ -40,6 +40,8 @@ impl Flow for CacheRules {
             group: self.name(),
             subscribed: change_topics(&topics)?,
             inputs: self.inputs(),
+            tables: Vec::new(),
+            changelog: None,
             outputs: vec![OUTPUT.to_owned(), LETTERS.to_owned()],
         };
         let session = Session::open(world, &run.tag, ends)?;

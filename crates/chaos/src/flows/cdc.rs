@@ -46,6 +46,8 @@ impl Flow for Cdc {
             group: self.name(),
             subscribed: change_topics(&Topics::connect(world)?)?,
             inputs: self.inputs(),
+            tables: Vec::new(),
+            changelog: None,
             outputs: [OBSERVATION, SAMPLE, LETTERS].map(str::to_owned).to_vec(),
         };
         let session = Session::open(world, &run.tag, ends)?;
@@ -222,12 +224,12 @@ fn content(decoder: &mut Decoder, topic: &str, value: &[u8]) -> Result<u64> {
     if topic == SAMPLE { Ok(sample_content(&fields)) } else { observation_content(&fields) }
 }
 
-fn sample_content(fields: &Fields) -> u64 {
+pub(super) fn sample_content(fields: &Fields) -> u64 {
     let values = ["heart_rate", "temperature", "spo2"].map(|name| fields.get(name).cloned());
     digest((text(fields, "patient_id"), text(fields, "source_event_id"), values))
 }
 
-fn observation_content(fields: &Fields) -> Result<u64> {
+pub(super) fn observation_content(fields: &Fields) -> Result<u64> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
     struct Observation {

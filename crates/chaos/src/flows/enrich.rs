@@ -43,6 +43,8 @@ impl Flow for Enrich {
             group: self.name(),
             subscribed,
             inputs: INPUTS.map(str::to_owned).to_vec(),
+            tables: Vec::new(),
+            changelog: None,
             outputs: enriched.into_iter().chain(letters).collect(),
         };
         let session = Session::open(world, &run.tag, ends)?;

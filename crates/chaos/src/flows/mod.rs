@@ -3,7 +3,10 @@
 mod avro;
 mod cache_rules;
 mod cdc;
+mod device;
 mod enrich;
+mod messages;
+mod readings;
 mod redis;
 mod redis_source;
 mod resources;
@@ -14,6 +17,9 @@ mod stores;
 mod timescale;
 mod timescale_inputs;
 mod vitals;
+mod warehouse;
+mod warehouse_inputs;
+mod warehouse_rows;
 
 use crate::flow::Flow;
 
@@ -23,7 +29,9 @@ pub fn all() -> Vec<&'static dyn Flow> {
         &cdc::Cdc,
         &enrich::Enrich,
         &cache_rules::CacheRules,
+        &device::Device,
         &timescale::Timescale,
+        &warehouse::Warehouse,
         &search::SearchFlow,
         &redis::RedisFlow,
     ]

@@ -151,6 +151,7 @@ impl Running {
             key: self.source.keys[at].clone().into_bytes(),
             value,
             headers: vec![],
+            timestamp: None,
         }
     }
 

@@ -64,7 +64,7 @@ impl Resources {
 
     fn input(&self, topic: usize, id: &str, value: Option<Vec<u8>>) -> Input {
         let key = format!("{}/{id}", self.tenant).into_bytes();
-        Input { topic: self.topics[topic].clone(), partition: None, key, value, headers: Vec::new() }
+        Input { topic: self.topics[topic].clone(), key, value, ..Input::default() }
     }
 
     fn write(&mut self, topic: usize, id: &str, resource: String) -> Result<Input> {

@@ -140,6 +140,7 @@ impl<'i> Generator<'i> {
             key: format!("{}/{}", self.tenant, subject.id).into_bytes(),
             value,
             headers: vec![(SOURCE_TS, now_ms.to_string())],
+            timestamp: None,
         }
     }
 

@@ -40,6 +40,8 @@ pub(super) struct Session {
     topics: Topics,
     group: Group,
     inputs: Offsets,
+    tables: Offsets,
+    changelog: Offsets,
     outputs: Offsets,
     tail: Tail,
     sightings: Mutex<Sightings>,
@@ -53,6 +55,10 @@ pub(super) struct Ends<'e> {
     pub subscribed: Vec<String>,
     /// Those the run writes to.
     pub inputs: Vec<String>,
+    /// Those the run writes to and every instance reads whole.
+    pub tables: Vec<String>,
+    /// Where it keeps its state.
+    pub changelog: Option<&'e str>,
     /// Those it writes, dead letters included.
     pub outputs: Vec<String>,
 }
@@ -69,14 +75,16 @@ impl Session {
         let topics = Topics::connect(world)?;
         let group = Group::connect(world, ends.group)?;
         group.set(&topics.ends(&ends.subscribed)?)?;
-        let (inputs, outputs) = (topics.ends(&ends.inputs)?, topics.ends(&ends.outputs)?);
+        let outputs = topics.ends(&ends.outputs)?;
         Ok(Session {
             tail: Tail::begin(world, &outputs)?,
             world: world.clone(),
             tag: tag.to_owned(),
+            inputs: topics.ends(&ends.inputs)?,
+            tables: topics.ends(&ends.tables)?,
+            changelog: topics.ends(ends.changelog)?,
             topics,
             group,
-            inputs,
             outputs,
             sightings: Mutex::default(),
             decoder: Mutex::new(Decoder::new(&world.registry)),
@@ -117,19 +125,23 @@ impl Session {
         self.decoder.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Hands out the inputs of the run, committed ones in order and then the aborted ones, and checks that the
-    /// group has done them all.
+    /// Hands out the inputs of the run and what was written to tables, committed records in order and then the
+    /// aborted ones, and checks that the group has done all inputs.
     pub fn read_inputs(&self, breaches: &mut Breaches, mut each: impl FnMut(&str, Seen)) -> Result<()> {
-        let to = self.topics.ends(self.input_topics())?;
+        let mut from = self.inputs.clone();
+        from.extend(self.tables.clone());
+        let to = self.topics.ends(names(&from))?;
         let (mut last, mut there) = (Offsets::new(), HashSet::new());
-        self.topics.read(Isolation::Committed, &self.inputs, &to, |topic, record| {
+        self.topics.read(Isolation::Committed, &from, &to, |topic, record| {
             let at: At = (topic.into(), record.partition);
             there.insert((at.clone(), record.offset));
-            last.insert(at, record.offset);
+            if self.inputs.contains_key(&at) {
+                last.insert(at, record.offset);
+            }
             each(topic, Seen { record, aborted: false });
             Ok(())
         })?;
-        self.topics.read(Isolation::Uncommitted, &self.inputs, &to, |topic, record| {
+        self.topics.read(Isolation::Uncommitted, &from, &to, |topic, record| {
             let aborted = !there.contains(&((topic.into(), record.partition), record.offset));
             if aborted {
                 each(topic, Seen { record, aborted });
@@ -143,7 +155,7 @@ impl Session {
     /// What the group has committed once all is done and nothing is written any more, or nothing has moved for
     /// a while: what a table's change has made due comes after the inputs.
     fn finished(&self, last: &Offsets) -> Result<Offsets> {
-        let outputs: BTreeSet<_> = self.outputs.keys().map(|(topic, _)| topic.clone()).collect();
+        let outputs = names(&self.outputs);
         let (mut seen, mut since) = (None, Instant::now());
         loop {
             let now = (self.group.committed(last.keys())?, self.topics.ends(&outputs)?);
@@ -164,8 +176,7 @@ impl Session {
         breaches: &mut Breaches,
         mut each: impl FnMut(&str, Record, &mut Breaches),
     ) -> Result<()> {
-        let topics = self.outputs.keys().map(|(topic, _)| topic.clone());
-        let to = self.topics.ends(topics.collect::<BTreeSet<_>>())?;
+        let to = self.topics.ends(names(&self.outputs))?;
         let mut sightings = self.sightings.lock().unwrap_or_else(PoisonError::into_inner);
         self.topics.read(Isolation::Committed, &self.outputs, &to, |topic, record| {
             if !sightings.confirm(topic, &record) {
@@ -187,9 +198,18 @@ impl Session {
         Ok(())
     }
 
-    fn input_topics(&self) -> BTreeSet<Arc<str>> {
-        self.inputs.keys().map(|(topic, _)| topic.clone()).collect()
+    /// Hands out what was written to the changelog, in order.
+    pub fn read_changelog(&self, mut each: impl FnMut(Record)) -> Result<()> {
+        let to = self.topics.ends(names(&self.changelog))?;
+        self.topics.read(Isolation::Committed, &self.changelog, &to, |_, record| {
+            each(record);
+            Ok(())
+        })
     }
+}
+
+fn names(offsets: &Offsets) -> BTreeSet<Arc<str>> {
+    offsets.keys().map(|(topic, _)| topic.clone()).collect()
 }
 
 /// Inputs that had to be refused, and the dead letters there are.

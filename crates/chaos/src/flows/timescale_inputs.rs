@@ -122,7 +122,14 @@ impl Generator {
 
     fn made(&self, at: usize, key: Vec<u8>, value: Option<Vec<u8>>, now_ms: i64) -> Input {
         let headers = vec![(SOURCE_TS, now_ms.to_string())];
-        Input { topic: self.topic.clone(), partition: Some(self.devices[at].partition), key, value, headers }
+        Input {
+            topic: self.topic.clone(),
+            partition: Some(self.devices[at].partition),
+            key,
+            value,
+            headers,
+            timestamp: None,
+        }
     }
 
     fn value(&mut self, at: usize, device: &str, patient: &str, ms: i64) -> Vec<u8> {

@@ -120,7 +120,7 @@ impl VitalSigns {
 
     fn input(&self, log: usize, key: String, value: Option<Vec<u8>>) -> Input {
         let partition = i32::try_from(log).ok();
-        Input { topic: self.topic.clone(), partition, key: key.into_bytes(), value, headers: Vec::new() }
+        Input { topic: self.topic.clone(), partition, key: key.into_bytes(), value, ..Input::default() }
     }
 
     /// A change that must be refused, of a row nobody changes again.

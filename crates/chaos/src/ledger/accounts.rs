@@ -125,6 +125,25 @@ pub fn origin_of_letter(letter: &Record) -> Option<(At, i64)> {
     Some(((topic, partition), number("fhirehose-dlq-source-offset")?))
 }
 
+/// What had to be parked stands in the changelog, and nothing else does: records of the changelog in order, with
+/// whether they have a value.
+pub fn parked(expected: &HashSet<String>, changelog: &[(String, bool)], breaches: &mut Breaches) {
+    let mut stands: BTreeMap<&str, bool> = BTreeMap::new();
+    let mut written = HashSet::new();
+    for (key, value) in changelog {
+        if *value && !written.insert(key) {
+            breaches.add(Invariant::I2, "parked twice", key);
+        }
+        stands.insert(key, *value);
+    }
+    for key in expected.iter().filter(|key| !stands.get(key.as_str()).is_some_and(|stands| *stands)) {
+        breaches.add(Invariant::I1, "parked record lost", key);
+    }
+    for (key, _) in stands.into_iter().filter(|(key, stands)| *stands && !expected.contains(*key)) {
+        breaches.add(Invariant::I1, "parked, and need not be", key);
+    }
+}
+
 /// The group has done every input: nothing is left behind it.
 pub fn done(committed: &Offsets, last_inputs: &Offsets, breaches: &mut Breaches) {
     for (at, last) in last_inputs {
@@ -239,6 +258,24 @@ mod tests {
         assert_eq!(told(&[5]), [breach(Invariant::I1, "dead letter missing: in [2] 9")]);
         assert_eq!(told(&[5, 9, 5]), [breach(Invariant::I2, "dead letter twice: in [2] 5")]);
         assert_eq!(told(&[5, 9, 6]), [breach(Invariant::I1, "dead letter of a good record: in [2] 6")]);
+    }
+
+    #[test]
+    fn a_lost_a_doubled_and_a_needless_parking_are_told() {
+        let expected = HashSet::from(["a".to_owned(), "b".to_owned()]);
+        let told = |changelog: &[(&str, bool)]| {
+            let mut breaches = Breaches::default();
+            let changelog: Vec<_> =
+                changelog.iter().map(|(key, value)| ((*key).to_owned(), *value)).collect();
+            parked(&expected, &changelog, &mut breaches);
+            breaches.into_vec().into_iter().map(|breach| (breach.invariant, breach.what)).collect::<Vec<_>>()
+        };
+        let (a, b, flowed) = (("a", true), ("b", true), [("c", true), ("c", false)]);
+        assert_eq!(told(&[a, flowed[0], b, flowed[1]]), []);
+        assert_eq!(told(&[a]), [breach(Invariant::I1, "parked record lost: b")]);
+        assert_eq!(told(&[a, b, ("a", false)]), [breach(Invariant::I1, "parked record lost: a")]);
+        assert_eq!(told(&[a, b, a]), [breach(Invariant::I2, "parked twice: a")]);
+        assert_eq!(told(&[a, b, ("c", true)]), [breach(Invariant::I1, "parked, and need not be: c")]);
     }
 
     #[test]

@@ -26,6 +26,8 @@ pub struct Input {
     pub key: Vec<u8>,
     pub value: Option<Vec<u8>>,
     pub headers: Vec<(&'static str, String)>,
+    /// Milliseconds since the epoch; now, where none is given.
+    pub timestamp: Option<i64>,
 }
 
 /// Idempotent, waits for all replicas, and for as long as it takes.
@@ -145,6 +147,7 @@ fn record(input: &Input) -> BaseRecord<'_, [u8], [u8]> {
     let mut record = BaseRecord::to(&input.topic).key(&*input.key);
     record.payload = input.value.as_deref();
     record.partition = input.partition;
+    record.timestamp = input.timestamp;
     if !input.headers.is_empty() {
         let mut headers = OwnedHeaders::new();
         for (key, value) in &input.headers {
