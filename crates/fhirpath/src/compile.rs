@@ -2,10 +2,13 @@ use std::borrow::Cow;
 
 use regex::Regex;
 
+use crate::check;
 use crate::env::Env;
 use crate::error::CompileError;
-use crate::functions::{Run, find, known, pattern};
-use crate::item::Item;
+use crate::functions::{Gives, Run, all, find, pattern};
+use crate::item::{Collection, Item};
+use crate::kinds::Kinds;
+use crate::known::Known;
 use crate::ops::distinct;
 use crate::parser::{Ast, AstKind};
 use crate::plan::{Namespace, Place, Plan, TypeTest};
@@ -13,69 +16,118 @@ use crate::temporal::Temporal;
 use crate::types::{RESOURCES, SYSTEM, Type};
 
 const CLOCK: &str = "reads the clock; a replay must give the same bytes. Use a time of the record";
+const TERMINOLOGY: &str = "asks a terminology server; use a concept map";
+const PROFILE: &str = "reads profiles; the validator checks what is written against those of R4";
 
 /// Functions of FHIRPath that are refused where nothing stands in for them, and why.
-const REFUSED: &[(&str, &str)] = &[
+pub(crate) const REFUSED: &[(&str, &str)] = &[
     ("today", CLOCK),
     ("now", CLOCK),
     ("timeOfDay", CLOCK),
     ("resolve", "reads other resources; an expression sees one"),
-    ("memberOf", "asks a terminology server; use a concept map"),
+    ("memberOf", TERMINOLOGY),
+    ("subsumes", TERMINOLOGY),
+    ("subsumedBy", TERMINOLOGY),
+    ("conformsTo", PROFILE),
+    ("elementDefinition", PROFILE),
+    ("slice", PROFILE),
+    ("htmlChecks", "reads XHTML; the validator does that"),
+    ("defineVariable", "is not of the normative specification; use an outer variable"),
 ];
 
-pub(crate) fn compile(ast: &Ast, env: &Env) -> Result<Plan, CompileError> {
-    Compiler { env }.plan(ast, true)
+pub(crate) fn compile(ast: &Ast, env: &Env) -> Result<(Plan, Known), CompileError> {
+    Compiler { env }.plan(ast, Inside { root: true, this: &env.focus })
 }
 
 struct Compiler<'e> {
     env: &'e Env,
 }
 
+/// Where a part of an expression stands.
+#[derive(Clone, Copy)]
+struct Inside<'k> {
+    /// Whether `$this` is still the focus of the whole expression.
+    root: bool,
+    /// What `$this` is.
+    this: &'k Known,
+}
+
 fn error<T>(at: usize, message: impl Into<String>) -> Result<T, CompileError> {
     Err(CompileError { offset: at, message: message.into() })
 }
 
+/// A part compiled, and what is known of its items.
+type Compiled = Result<(Plan, Known), CompileError>;
+
 impl Compiler<'_> {
-    /// `root`: whether `$this` is still the focus of the whole expression.
-    fn plan(&self, ast: &Ast, root: bool) -> Result<Plan, CompileError> {
-        let boxed = |ast: &Ast| self.plan(ast, root).map(Box::new);
+    fn plan(&self, ast: &Ast, inside: Inside<'_>) -> Compiled {
+        let boxed = |ast: &Ast| self.plan(ast, inside).map(|(plan, known)| (Box::new(plan), known));
+        let at = place(ast.at);
         Ok(match &ast.kind {
-            AstKind::Empty => Plan::Empty,
-            AstKind::Literal(item) => Plan::Literal(item.clone()),
-            AstKind::This => Plan::This,
-            AstKind::Index => Plan::Index,
-            AstKind::Total => Plan::Total,
+            AstKind::Empty => (Plan::Empty, Known::default()),
+            AstKind::Literal(item) => (Plan::Literal(item.clone()), Known::of(Kinds::of_item(item))),
+            AstKind::This => (Plan::This, inside.this.clone()),
+            AstKind::Index => (Plan::Index, Known::of(Kinds::NUMBER)),
+            AstKind::Total => (Plan::Total, Known::default()),
             AstKind::Variable(name) => self.variable(ast.at, name)?,
-            AstKind::Member(input, name) => self.member(ast.at, input.as_deref(), name, root)?,
-            AstKind::At(input, index) => Plan::At(place(ast.at), boxed(input)?, boxed(index)?),
-            AstKind::Negate(operand) => Plan::Negate(place(ast.at), boxed(operand)?),
-            AstKind::Plus(operand) => Plan::Plus(place(ast.at), boxed(operand)?),
-            AstKind::Binary(op, left, right) => Plan::Binary(place(ast.at), *op, boxed(left)?, boxed(right)?),
-            AstKind::Union(parts) => match parts.iter().map(constant).collect::<Option<_>>() {
-                Some(items) => Plan::Set(distinct(items).or_else(|cause| error(ast.at, cause.message))?),
-                None => {
-                    Plan::Union(parts.iter().map(|part| self.plan(part, root)).collect::<Result<_, _>>()?)
-                }
-            },
-            AstKind::Type(input, is, name) => {
-                let test = self.type_test(ast.at, name)?;
-                if *is {
-                    Plan::Is(place(ast.at), boxed(input)?, test)
-                } else {
-                    Plan::OfType(boxed(input)?, test)
-                }
+            AstKind::Member(input, name) => self.member(ast.at, input.as_deref(), name, inside)?,
+            AstKind::At(input, index) => {
+                let (input, known) = boxed(input)?;
+                (Plan::At(at, input, boxed(index)?.0), known)
             }
-            AstKind::Call(input, name, args) => self.call(ast.at, input.as_deref(), name, args, root)?,
+            AstKind::Negate(operand) => {
+                let (operand, known) = boxed(operand)?;
+                (Plan::Negate(at, operand), known)
+            }
+            AstKind::Plus(operand) => {
+                let (operand, known) = boxed(operand)?;
+                (Plan::Plus(at, operand), known)
+            }
+            AstKind::Binary(op, left, right) => {
+                let ((left, a), (right, b)) = (boxed(left)?, boxed(right)?);
+                (Plan::Binary(at, *op, left, right), check::binary(self.env, ast.at, *op, &a, &b)?)
+            }
+            AstKind::Union(parts) => self.union(ast.at, parts, inside)?,
+            AstKind::Type(input, is, name) => {
+                let (input, known) = boxed(input)?;
+                self.typed(ast.at, input, known, *is, name)?
+            }
+            AstKind::Call(input, name, args) => self.call(ast.at, input.as_deref(), name, args, inside)?,
         })
     }
 
-    fn variable(&self, at: usize, name: &str) -> Result<Plan, CompileError> {
+    fn union(&self, at: usize, parts: &[Ast], inside: Inside<'_>) -> Compiled {
+        if let Some(items) = parts.iter().map(constant).collect::<Option<Collection<'_>>>() {
+            let kinds = items.iter().map(Kinds::of_item).reduce(Kinds::or).unwrap_or(Kinds::ANY);
+            let set = distinct(items).or_else(|cause| error(at, cause.message))?;
+            return Ok((Plan::Set(set), Known::of(kinds)));
+        }
+        let parts = parts.iter().map(|part| self.plan(part, inside)).collect::<Result<Vec<_>, _>>()?;
+        let (plans, known): (Vec<Plan>, Vec<Known>) = parts.into_iter().unzip();
+        Ok((Plan::Union(plans.into()), known.into_iter().reduce(Known::or).unwrap_or_default()))
+    }
+
+    /// `is` and `as`, written as operators or functions.
+    fn typed(&self, at: usize, input: Box<Plan>, known: Known, is: bool, name: &[String]) -> Compiled {
+        let test = self.type_test(at, name)?;
+        if is {
+            return Ok((Plan::Is(place(at), input, test), Known::of(Kinds::BOOLEAN)));
+        }
+        let of = name.last().map(String::as_str).unwrap_or_default();
+        let known = match self.env.definitions {
+            Some(definitions) => definitions.narrow(at, &known, of)?,
+            None => Known::default(),
+        };
+        Ok((Plan::OfType(input, test), known))
+    }
+
+    fn variable(&self, at: usize, name: &str) -> Compiled {
         // The last declared of that name hides the others.
         if let Some(slot) = self.env.variables.iter().rposition(|declared| **declared == *name) {
-            return Ok(Plan::Variable(slot));
+            return Ok((Plan::Variable(slot), Known::default()));
         }
         let constant = match name {
-            "context" | "resource" | "rootResource" => return Ok(Plan::Root),
+            "context" | "resource" | "rootResource" => return Ok((Plan::Root, Known::default())),
             "sct" => Cow::Borrowed("http://snomed.info/sct"),
             "loinc" => Cow::Borrowed("http://loinc.org"),
             "ucum" => Cow::Borrowed("http://unitsofmeasure.org"),
@@ -85,86 +137,134 @@ impl Compiler<'_> {
                 _ => return error(at, format!("unknown variable %{name}")),
             },
         };
-        Ok(Plan::Literal(Item::String(constant)))
+        Ok((Plan::Literal(Item::String(constant)), Known::of(Kinds::TEXT)))
     }
 
-    fn member(&self, at: usize, input: Option<&Ast>, name: &str, root: bool) -> Result<Plan, CompileError> {
-        let of_root = root && input.is_none_or(|input| matches!(input.kind, AstKind::This));
+    fn member(&self, at: usize, input: Option<&Ast>, name: &str, inside: Inside<'_>) -> Compiled {
+        let of_root = inside.root && input.is_none_or(|input| matches!(input.kind, AstKind::This));
         if of_root
             && let Some(columns) = &self.env.columns
             && !columns.iter().any(|column| **column == *name)
         {
             return error(at, format!("unknown column {name}"));
         }
-        if input.is_none() && self.env.fhir && (RESOURCES.contains(&name) || Type::named(name).is_some()) {
-            let leading = name.starts_with(|c: char| c.is_ascii_uppercase());
-            if leading {
-                return Ok(Plan::TypeRoot(self.type_test(at, &[name.to_owned()])?));
-            }
+        let leading = input.is_none() && name.starts_with(|c: char| c.is_ascii_uppercase());
+        if leading && self.env.fhir && (RESOURCES.contains(&name) || Type::named(name).is_some()) {
+            let plan = Plan::TypeRoot(self.type_test(at, &[name.to_owned()])?);
+            return Ok((plan, self.leading(at, name, inside.this)?));
         }
-        let input = Box::new(input.map_or(Ok(Plan::This), |input| self.plan(input, root))?);
-        let name = Box::from(name);
-        Ok(if self.env.fhir { Plan::Element { input, name } } else { Plan::Member { input, name } })
+        let (input, known) = match input {
+            Some(input) => self.plan(input, inside)?,
+            None => (Plan::This, inside.this.clone()),
+        };
+        let (input, boxed) = (Box::new(input), Box::from(name));
+        if !self.env.fhir {
+            return Ok((Plan::Member { input, name: boxed }, Known::default()));
+        }
+        let known = match self.env.definitions {
+            Some(definitions) => definitions.step(at, &known, name)?,
+            None => Known::default(),
+        };
+        Ok((Plan::Element { input, name: boxed, of: known.only_type() }, known))
     }
 
-    fn call(
-        &self,
-        at: usize,
-        input: Option<&Ast>,
-        name: &str,
-        args: &[Ast],
-        root: bool,
-    ) -> Result<Plan, CompileError> {
+    /// A type's name at the beginning of a path: what is of another type is left out.
+    fn leading(&self, at: usize, name: &str, this: &Known) -> Result<Known, CompileError> {
+        if matches!(name, "Resource" | "DomainResource") {
+            return Ok(this.clone());
+        }
+        let Some(definitions) = self.env.definitions else { return Ok(Known::default()) };
+        if RESOURCES.contains(&name)
+            && let Some(resource) = this.is_other_resource(name)
+        {
+            return error(at, format!("the resource is a {resource}, not a {name}"));
+        }
+        Ok(definitions.named(name))
+    }
+
+    fn call(&self, at: usize, input: Option<&Ast>, name: &str, args: &[Ast], inside: Inside<'_>) -> Compiled {
         let implicit = input.is_none();
-        let input = Box::new(input.map_or(Ok(Plan::This), |input| self.plan(input, root))?);
+        let (input, known) = match input {
+            Some(input) => self.plan(input, inside)?,
+            None => (Plan::This, inside.this.clone()),
+        };
+        let input = Box::new(input);
         if let Some(function) = self.env.functions.iter().find(|function| function.name == name) {
             count(at, name, args.len(), *function.args.start(), *function.args.end())?;
             if let Some(check) = &function.check {
                 let literals: Vec<Option<&str>> = args.iter().map(literal).collect();
                 check(&literals).or_else(|message| error(at, format!("{name}(): {message}")))?;
             }
-            let args = args.iter().map(|arg| self.plan(arg, root)).collect::<Result<_, _>>()?;
-            return Ok(Plan::Host { at: place(at), input, name: function.name, args });
+            let (args, _) = self.args(args, inside)?;
+            return Ok((Plan::Host { at: place(at), input, name: function.name, args }, Known::default()));
         }
         if let (true, [arg]) = (matches!(name, "is" | "as" | "ofType"), args) {
-            let test = self.type_test(arg.at, &type_path(arg)?)?;
-            return Ok(if name == "is" {
-                Plan::Is(place(at), input, test)
-            } else {
-                Plan::OfType(input, test)
-            });
+            return self.typed(arg.at, input, known, name == "is", &type_path(arg)?);
         }
         if let Some(moment) = self.env.clock.and_then(|now| clock(name, now)) {
             count(at, name, args.len(), 0, 0)?;
-            return Ok(Plan::Literal(moment));
+            let kinds = Kinds::of_item(&moment);
+            return Ok((Plan::Literal(moment), Known::of(kinds)));
         }
         if let Some((_, why)) = REFUSED.iter().find(|(refused, _)| *refused == name) {
             return error(at, format!("{name}() is refused: it {why}"));
         }
         let Some(function) = find(name) else { return error(at, unknown(name)) };
         count(at, name, args.len(), *function.args.start(), *function.args.end())?;
+        check::input(self.env, at, function, &known)?;
         if let Some(pattern) = literal_pattern(function.name, args)? {
             return Ok(match args {
-                [_, with] => Plan::ReplaceMatches {
-                    at: place(at),
-                    input,
-                    pattern,
-                    with: Box::new(self.plan(with, root)?),
-                },
-                _ => Plan::Match { at: place(at), input, pattern },
+                [_, with] => {
+                    let with = Box::new(self.plan(with, inside)?.0);
+                    let plan = Plan::ReplaceMatches { at: place(at), input, pattern, with };
+                    (plan, Known::of(Kinds::TEXT))
+                }
+                _ => (Plan::Match { at: place(at), input, pattern }, Known::of(Kinds::BOOLEAN)),
             });
         }
+        let plan = |args| Plan::Call {
+            at: place(at),
+            input,
+            name: function.name,
+            run: function.run,
+            cost: function.cost,
+            args,
+        };
         if let ("getReferenceKey", [arg]) = (name, args) {
             // A type, not an expression.
             let of = type_path(arg)?.pop().unwrap_or_default();
-            let args = [Plan::Literal(Item::String(Cow::Owned(of)))].into();
-            return Ok(Plan::Call { at: place(at), input, name: function.name, run: function.run, args });
+            return Ok((plan([Plan::Literal(Item::String(Cow::Owned(of)))].into()), Known::of(Kinds::TEXT)));
         }
+        let unknown = Known::default();
+        let this = match name {
+            "where" | "select" | "exists" | "all" | "iif" => &known,
+            // What later rounds stand on is not known.
+            "repeat" | "repeatAll" | "aggregate" => &unknown,
+            _ => inside.this,
+        };
         // In a lambda `$this` is each item, in other arguments what it is outside.
-        let same_items = implicit && name != "repeat";
-        let inner = root && (same_items || !matches!(function.run, Run::Lambda(_)));
-        let args = args.iter().map(|arg| self.plan(arg, inner)).collect::<Result<_, _>>()?;
-        Ok(Plan::Call { at: place(at), input, name: function.name, run: function.run, args })
+        let same_items = implicit && !name.starts_with("repeat");
+        let root = inside.root && (same_items || !matches!(function.run, Run::Lambda(_)));
+        let (args, of_args) = self.args(args, Inside { root, this })?;
+        let gives = match (name, function.gives) {
+            ("select", _) => of_args.into_iter().next().unwrap_or_default(),
+            ("iif", _) => of_args.into_iter().skip(1).reduce(Known::or).unwrap_or_default(),
+            ("coalesce", _) => of_args.into_iter().reduce(Known::or).unwrap_or_default(),
+            ("union" | "combine", _) => of_args.into_iter().fold(known, Known::or),
+            ("extension", _) => match self.env.definitions {
+                Some(definitions) => definitions.named("Extension"),
+                None => unknown,
+            },
+            (_, Gives::Input) => known,
+            (_, Gives::Kinds(kinds)) => Known::of(kinds),
+        };
+        Ok((plan(args), gives))
+    }
+
+    fn args(&self, args: &[Ast], inside: Inside<'_>) -> Result<(Box<[Plan]>, Vec<Known>), CompileError> {
+        let args = args.iter().map(|arg| self.plan(arg, inside)).collect::<Result<Vec<_>, _>>()?;
+        let (plans, known): (Vec<Plan>, Vec<Known>) = args.into_iter().unzip();
+        Ok((plans.into(), known))
     }
 
     fn type_test(&self, at: usize, path: &[String]) -> Result<TypeTest, CompileError> {
@@ -252,7 +352,7 @@ fn type_path(ast: &Ast) -> Result<Vec<String>, CompileError> {
 /// The message for an unknown function, with the known one that differs least.
 fn unknown(name: &str) -> String {
     let same = |known: &&str| known.eq_ignore_ascii_case(name);
-    match known().find(same) {
+    match all().map(|function| function.name).find(same) {
         Some(close) => format!("unknown function {name}(); did you mean {close}()?"),
         None => format!("unknown function {name}()"),
     }

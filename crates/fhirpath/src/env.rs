@@ -1,7 +1,8 @@
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-use crate::elements::{self, Exists, Paths};
+use crate::known::{Definitions, Known};
+use crate::limits::Budget;
 use crate::{Collection, EvalError, Expr, Item, Temporal};
 use fhirehose_tape::Value;
 
@@ -14,10 +15,9 @@ pub struct Env {
     pub(crate) functions: Vec<Function>,
     pub(crate) columns: Option<Arc<[Box<str>]>>,
     pub(crate) clock: Option<Temporal>,
-    pub(crate) exists: Option<Exists>,
-    pub(crate) resource: Option<Box<str>>,
+    pub(crate) definitions: Option<Definitions>,
     /// What `$this` is at first, where it is known.
-    pub(crate) focus: Paths,
+    pub(crate) focus: Known,
 }
 
 /// A variable's place in a [`Ctx`].
@@ -85,23 +85,30 @@ impl Env {
     /// Knows what elements FHIR has (resource type and dotted JSON names to whether there is one), so that
     /// with [`Env::of`] a path to none is a compile error.
     pub fn elements(mut self, exists: fn(&str, &str) -> bool) -> Self {
-        self.exists = Some(exists);
+        self.definitions = Some(Definitions::Names(exists));
+        self
+    }
+
+    /// Knows FHIR's definitions (of a type and the JSON name of an element its type; of a type alone itself), so
+    /// that also a comparison of what is never equal, arithmetic on what is no number and a function of what it
+    /// cannot take are compile errors, and elements are of the types they are defined with. Without
+    /// [`Env::of`], of paths that begin with a type or are narrowed to one.
+    pub fn definitions(mut self, type_of: fn(&str, &str) -> Option<&'static str>) -> Self {
+        self.definitions = Some(Definitions::Types(type_of));
         self
     }
 
     /// Says that expressions are about resources of that type. Of a type whose elements are not known,
     /// anything goes.
     pub fn of(mut self, resource: &str) -> Self {
-        let known = self.exists.is_some_and(|exists| exists(resource, "id"));
-        self.resource = known.then(|| resource.into());
-        self.focus = elements::root();
+        self.focus = self.definitions.map(|definitions| definitions.named(resource)).unwrap_or_default();
         self
     }
 
     /// For expressions evaluated on what another gives, as those in a `forEach`.
     pub fn within(mut self, outer: &Expr) -> Self {
         self.columns = None;
-        self.focus = outer.paths.clone();
+        self.focus = outer.known.clone();
         self
     }
 
@@ -144,12 +151,13 @@ pub struct Ctx<'a> {
     pub(crate) focus: Collection<'a>,
     pub(crate) variables: Vec<Collection<'a>>,
     pub(crate) host: &'a dyn Functions,
+    pub(crate) budget: Budget,
 }
 
 impl<'a> Ctx<'a> {
     /// A context without variables; an array as focus is a collection of its elements.
     pub fn new(focus: Value<'a>, host: &'a dyn Functions) -> Self {
-        Ctx { focus: crate::item::collect(focus), variables: Vec::new(), host }
+        Ctx { focus: crate::item::collect(focus), variables: Vec::new(), host, budget: Budget::full() }
     }
 
     /// Sets a variable. One never set is empty.

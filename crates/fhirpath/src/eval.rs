@@ -6,8 +6,10 @@ use smallvec::smallvec;
 
 use crate::env::Ctx;
 use crate::error::EvalError;
-use crate::functions::{Args, Call, Run};
+use crate::functions::strings::replaced;
+use crate::functions::{Args, Call, Cost, Run};
 use crate::item::{Collection, Item};
+use crate::limits::{check_set, pairs};
 use crate::navigate::{element, member};
 use crate::ops;
 use crate::parser::Op;
@@ -36,7 +38,14 @@ impl<'s, 'a> Scope<'s, 'a> {
 }
 
 pub(crate) fn eval<'a>(plan: &'a Plan, scope: Scope<'_, 'a>) -> Evaluated<'a> {
-    evaluate(plan, scope).map_err(|error| placed(error, plan))
+    let budget = &scope.ctx.budget;
+    let result = budget.spend(1).and_then(|()| evaluate(plan, scope));
+    // One or two items are in the step.
+    let items = match result {
+        Ok(items) if items.len() > 2 => budget.items(&items).map(|()| items),
+        result => result,
+    };
+    items.map_err(|error| placed(error, plan))
 }
 
 fn placed(error: EvalError, plan: &Plan) -> EvalError {
@@ -56,7 +65,7 @@ fn evaluate<'a>(plan: &'a Plan, scope: Scope<'_, 'a>) -> Evaluated<'a> {
         Plan::Total => scope.total.cloned().unwrap_or_default(),
         Plan::Variable(slot) => scope.ctx.variables.get(*slot).cloned().unwrap_or_default(),
         Plan::Member { input, name } => step(input, scope, |item, out| member(item, name, out))?,
-        Plan::Element { input, name } => step(input, scope, |item, out| element(item, name, out))?,
+        Plan::Element { input, name, of } => step(input, scope, |item, out| element(item, name, *of, out))?,
         Plan::TypeRoot(test) => scope.this.iter().filter(|item| test.holds(item)).cloned().collect(),
         Plan::At(_, input, index) => {
             let (input, index) = (eval(input, scope)?, eval(index, scope)?);
@@ -77,6 +86,8 @@ fn evaluate<'a>(plan: &'a Plan, scope: Scope<'_, 'a>) -> Evaluated<'a> {
             for part in parts {
                 all.extend(eval(part, scope)?);
             }
+            check_set(&all)?;
+            scope.ctx.budget.spend(pairs(&all, None))?;
             ops::distinct(all)?
         }
         Plan::Binary(_, Op::Concatenate, left, right) => {
@@ -84,12 +95,14 @@ fn evaluate<'a>(plan: &'a Plan, scope: Scope<'_, 'a>) -> Evaluated<'a> {
                 let item = operand(side, scope, "&")?;
                 single_text(item.as_slice(), "&").map(Option::unwrap_or_default)
             };
-            smallvec![Item::string(text(left)? + text(right)?)]
+            made(scope, smallvec![Item::string(text(left)? + text(right)?)])?
         }
         Plan::Binary(_, op, left, right) if ops::is_arithmetic(*op) => {
             let name = "arithmetic";
             match (operand(left, scope, name)?, operand(right, scope, name)?) {
-                (Some(left), Some(right)) => ops::arithmetic(*op, &left, &right)?.into_iter().collect(),
+                (Some(left), Some(right)) => {
+                    made(scope, ops::arithmetic(*op, &left, &right)?.into_iter().collect())?
+                }
                 _ => Collection::new(),
             }
         }
@@ -99,19 +112,25 @@ fn evaluate<'a>(plan: &'a Plan, scope: Scope<'_, 'a>) -> Evaluated<'a> {
             items.retain(|item| test.holds(item));
             items
         }
-        Plan::Call { input, name, run, args, .. } => {
+        Plan::Call { input, name, run, cost, args, .. } => {
             let input = eval(input, scope)?;
             match run {
                 Run::Lambda(run) => run(scope, input, args)?,
-                Run::Plain(run) => run(Call { name, input, args: evaluated(args, scope)? })?,
+                Run::Plain(run) => {
+                    let args = evaluated(args, scope)?;
+                    match cost {
+                        Cost::Little => {}
+                        Cost::Pairs => scope.ctx.budget.spend(pairs(&input, args.first()))?,
+                        Cost::Pattern => scope.ctx.budget.spend(PATTERN_STEPS)?,
+                    }
+                    made(scope, run(Call { name, input, args })?)?
+                }
             }
         }
         Plan::ReplaceMatches { input, pattern, with, .. } => {
             let (input, with) = (eval(input, scope)?, eval(with, scope)?);
             match (single_text(&input, "replaceMatches()")?, single_text(&with, "replaceMatches()")?) {
-                (Some(text), Some(with)) => {
-                    smallvec![Item::string(pattern.replace_all(&text, &*with).into_owned())]
-                }
+                (Some(text), Some(with)) => made(scope, smallvec![replaced(pattern, &text, &with)?])?,
                 _ => Collection::new(),
             }
         }
@@ -120,6 +139,15 @@ fn evaluate<'a>(plan: &'a Plan, scope: Scope<'_, 'a>) -> Evaluated<'a> {
             scope.ctx.host.call(name, input, &evaluated(args, scope)?)?
         }
     })
+}
+
+/// Steps that compiling a pattern counts as.
+const PATTERN_STEPS: usize = 10_000;
+
+/// What a function or operator made, counted.
+fn made<'a>(scope: Scope<'_, 'a>, items: Collection<'a>) -> Evaluated<'a> {
+    scope.ctx.budget.texts(&items)?;
+    Ok(items)
 }
 
 fn evaluated<'a>(args: &'a [Plan], scope: Scope<'_, 'a>) -> Result<Args<'a>, EvalError> {
@@ -168,7 +196,8 @@ fn quick<'a>(plan: &'a Plan, scope: Scope<'_, 'a>) -> Option<Option<Item<'a>>> {
 
 /// An expression as a condition, in three-valued logic.
 pub(crate) fn truth<'a>(plan: &'a Plan, scope: Scope<'_, 'a>) -> Result<Option<bool>, EvalError> {
-    holds(plan, scope).map_err(|error| placed(error, plan))
+    let result = scope.ctx.budget.spend(1).and_then(|()| holds(plan, scope));
+    result.map_err(|error| placed(error, plan))
 }
 
 fn holds<'a>(plan: &'a Plan, scope: Scope<'_, 'a>) -> Result<Option<bool>, EvalError> {

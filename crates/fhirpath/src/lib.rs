@@ -2,19 +2,23 @@
 //! documents, gives collections of items; promises exact decimals, precision-aware dates and the same result
 //! for the same input; never reads a clock, never does I/O, never puts a value into an error.
 
+mod check;
 mod compile;
-mod elements;
 mod env;
 mod error;
 mod eval;
 mod functions;
 mod item;
+mod kinds;
+mod known;
 mod lexer;
+pub mod limits;
 mod navigate;
 mod ops;
 mod parser;
 mod plan;
 mod quantity;
+pub mod reference;
 mod temporal;
 mod types;
 
@@ -29,8 +33,8 @@ pub use temporal::{Precision, Temporal};
 pub struct Expr {
     source: Box<str>,
     plan: plan::Plan,
-    /// What it stands on, where that is known.
-    paths: elements::Paths,
+    /// What it gives, as far as that is known.
+    known: known::Known,
 }
 
 impl Expr {
@@ -39,8 +43,8 @@ impl Expr {
     /// no [`Env::clock`]: a replay must give the same bytes.
     pub fn compile(source: &str, env: &Env) -> Result<Expr, CompileError> {
         let ast = parser::parse(source)?;
-        let plan = compile::compile(&ast, env)?;
-        Ok(Expr { source: source.into(), plan, paths: elements::check(&ast, env)? })
+        let (plan, known) = compile::compile(&ast, env)?;
+        Ok(Expr { source: source.into(), plan, known })
     }
 
     /// The text it was compiled from.
@@ -50,12 +54,14 @@ impl Expr {
 
     /// Its value in a context. Expressions outlive the contexts they are evaluated in.
     pub fn eval<'a>(&'a self, ctx: &Ctx<'a>) -> Result<Collection<'a>, EvalError> {
+        ctx.budget.refill();
         eval::eval(&self.plan, eval::Scope::of(ctx))
     }
 
     /// Its value as a condition: `None` where it is empty. A single item that is no boolean counts as true;
     /// more than one item is an error.
     pub fn test<'a>(&'a self, ctx: &Ctx<'a>) -> Result<Option<bool>, EvalError> {
+        ctx.budget.refill();
         eval::truth(&self.plan, eval::Scope::of(ctx))
     }
 }

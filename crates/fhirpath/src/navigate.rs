@@ -19,8 +19,8 @@ pub(crate) fn member<'a>(item: &Item<'a>, name: &str, out: &mut Collection<'a>) 
 }
 
 /// The elements of that name of an item, as FHIR's JSON spells them: the name, `_name` for id and extensions
-/// of a primitive, or the name and a type for a choice.
-pub(crate) fn element<'a>(item: &Item<'a>, name: &str, out: &mut Collection<'a>) {
+/// of a primitive, or the name and a type for a choice. `defined` is its type where definitions tell it.
+pub(crate) fn element<'a>(item: &Item<'a>, name: &str, defined: Type, out: &mut Collection<'a>) {
     let Item::Node(node) = item else { return made(item, name, out) };
     if let Some(object) = node.object() {
         let (mut value, mut extra, mut of) = (None, None, Type::UNKNOWN);
@@ -33,7 +33,8 @@ pub(crate) fn element<'a>(item: &Item<'a>, name: &str, out: &mut Collection<'a>)
             let Some(suffix) = bare.strip_prefix(name) else { continue };
             if suffix.is_empty() {
                 if !exact {
-                    (exact, value, extra, of) = (true, None, None, element_type(name));
+                    let known = if defined == Type::UNKNOWN { element_type(name) } else { defined };
+                    (exact, value, extra, of) = (true, None, None, known);
                 }
             } else {
                 match Type::of_choice(suffix) {

@@ -8,6 +8,7 @@ use smallvec::smallvec;
 use crate::error::EvalError;
 use crate::eval::{Evaluated, single};
 use crate::item::{Collection, Item, Node};
+use crate::limits::check_set;
 use crate::parser::Op;
 use crate::quantity::{Quantity, Unit};
 use crate::temporal::Temporal;
@@ -333,16 +334,6 @@ pub(crate) fn negate<'a>(items: &[Item<'a>]) -> Evaluated<'a> {
 /// Whether the collection has an equal item.
 pub(crate) fn has(items: &[Item<'_>], wanted: &Item<'_>) -> bool {
     items.iter().any(|item| item_equal(item, wanted) == Some(true))
-}
-
-/// Items that functions on sets take: they compare each with each, and records come from outside.
-const MAX_SET: usize = 4096;
-
-pub(crate) fn check_set(items: &[Item<'_>]) -> Result<(), EvalError> {
-    if items.len() > MAX_SET {
-        return Err(EvalError::new(format!("a set of more than {MAX_SET} items")));
-    }
-    Ok(())
 }
 
 /// Each item once, the first of equal ones.

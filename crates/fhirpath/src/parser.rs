@@ -3,11 +3,8 @@ use std::borrow::Cow;
 use crate::error::CompileError;
 use crate::item::{Item, number};
 use crate::lexer::{Token, TokenKind, tokens};
+use crate::limits::{MAX_DEPTH, MAX_SOURCE};
 use crate::quantity::{Quantity, Unit, calendar};
-
-/// Parentheses nested deeper, and paths and chains of operators longer than this are refused: parser, compiler
-/// and evaluator recurse.
-const MAX_DEPTH: usize = 64;
 
 /// An expression as written, each part with its byte offset.
 pub(crate) struct Ast {
@@ -89,11 +86,50 @@ pub(crate) enum Op {
     Implies,
 }
 
+impl Op {
+    /// What it gives, for the reference.
+    pub(crate) fn about(self) -> &'static str {
+        match self {
+            Op::Multiply => "the product of numbers or quantities",
+            Op::Divide => "the quotient, to 8 places; nothing if the divisor is 0",
+            Op::Div => "the integer part of the quotient",
+            Op::Mod => "the rest of that division",
+            Op::Add => {
+                "the sum of numbers or quantities; strings one after the other; a date moved by a duration"
+            }
+            Op::Subtract => "the difference of numbers or quantities; a date moved back by a duration",
+            Op::Concatenate => "strings one after the other, nothing being an empty string",
+            Op::Union => "the items of both sides, each once",
+            Op::LessOrEqual => "less or equal; nothing where precision or units do not tell",
+            Op::Less => "less",
+            Op::Greater => "greater",
+            Op::GreaterOrEqual => "greater or equal",
+            Op::Equal => "equal, item by item in order; nothing if a side is empty",
+            Op::Equivalent => {
+                "the same in any order, text without regard to case and spaces, numbers to the lesser precision"
+            }
+            Op::NotEqual => "not equal",
+            Op::NotEquivalent => "not equivalent",
+            Op::In => "whether the right side has the item",
+            Op::Contains => "whether the left side has the item",
+            Op::And => "true if both are, false if one is false, else nothing",
+            Op::Or => "true if one is, false if both are false, else nothing",
+            Op::Xor => "true if just one is; nothing if one is not known",
+            Op::Implies => "false only if the left is true and the right false",
+        }
+    }
+
+    /// As it is written.
+    pub(crate) fn text(self) -> &'static str {
+        OPERATORS.iter().find(|(_, op, _)| *op == self).map_or("", |(text, ..)| text)
+    }
+}
+
 /// Binding strength of `is` and `as`, between inequality and equality (the official grammar).
 const TYPE_STRENGTH: u8 = 6;
 
 /// Operators as written, and how strongly they bind.
-const OPERATORS: &[(&str, Op, u8)] = &[
+pub(crate) const OPERATORS: &[(&str, Op, u8)] = &[
     ("*", Op::Multiply, 10),
     ("/", Op::Divide, 10),
     ("div", Op::Div, 10),
@@ -119,6 +155,9 @@ const OPERATORS: &[(&str, Op, u8)] = &[
 ];
 
 pub(crate) fn parse(source: &str) -> Result<Ast, CompileError> {
+    if source.len() > MAX_SOURCE {
+        return Err(CompileError { offset: 0, message: format!("longer than {MAX_SOURCE} bytes") });
+    }
     let mut parser = Parser { tokens: tokens(source)?, next: 0, nesting: 0 };
     let ast = parser.expression(0)?;
     match parser.peek() {

@@ -1,8 +1,9 @@
 use regex::Regex;
 
-use crate::functions::Run;
+use crate::functions::{Cost, Run};
 use crate::item::{Collection, Item};
 use crate::parser::Op;
+use crate::types::Type;
 
 /// What an expression compiles to.
 pub(crate) enum Plan {
@@ -22,6 +23,8 @@ pub(crate) enum Plan {
     Element {
         input: Box<Plan>,
         name: Box<str>,
+        /// Its type, where definitions tell it.
+        of: Type,
     },
     /// A leading name with a capital: the focus where it is of that type.
     TypeRoot(TypeTest),
@@ -41,6 +44,7 @@ pub(crate) enum Plan {
         input: Box<Plan>,
         name: &'static str,
         run: Run,
+        cost: Cost,
         args: Box<[Plan]>,
     },
     /// A call with a pattern known at compile time.

@@ -86,6 +86,16 @@ impl Temporal {
         self
     }
 
+    /// Whether parts of a second are given.
+    pub(crate) fn has_fraction(&self) -> bool {
+        self.digits > 0
+    }
+
+    /// Cut to whole seconds.
+    pub(crate) fn without_fraction(self) -> Self {
+        Temporal { nanos: 0, digits: 0, ..self }
+    }
+
     /// The time part alone.
     pub(crate) fn time_part(self) -> Self {
         let Temporal { year, month, day, .. } = Temporal::ZERO;
@@ -186,7 +196,7 @@ impl Temporal {
     }
 
     /// Cut to a precision: what is finer is as at its start.
-    fn cut(mut self, precision: Precision) -> Self {
+    pub(crate) fn cut(mut self, precision: Precision) -> Self {
         if precision < Precision::Month {
             self.month = 1;
         }

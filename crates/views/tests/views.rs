@@ -160,7 +160,7 @@ fn elements_fhir_does_not_have_are_refused_where_they_are_known() {
     let cases = [
         ("$this", "name.famly", "Patient.name has no element famly (at byte 5)"),
         ("$this", "name.where(usee = 'x').family", "Patient.name has no element usee (at byte 11)"),
-        ("$this", "deceased.ofType(Quantity)", "the element of Patient is never a Quantity (at byte 9)"),
+        ("$this", "deceased.ofType(Quantity)", "Patient.deceased is never of type Quantity (at byte 16)"),
         ("$this", "Observation.value", "the resource is a Patient, not a Observation (at byte 0)"),
         ("$this", "iif(activ, 1, 2)", "Patient has no element activ (at byte 4)"),
         ("name", "given.first() & sirname", "Patient.name has no element sirname (at byte 16)"),

@@ -3,26 +3,27 @@
 use super::{Call, Function, plain};
 use crate::eval::{Evaluated, boolean, single};
 use crate::item::{Item, exact};
+use crate::kinds::Kinds;
 use crate::quantity::Quantity;
 use crate::temporal::{Precision, Temporal};
 
 pub(super) const TABLE: &[Function] = &[
-    plain("toBoolean", 0..=0, |call| to(&call, to_boolean)),
-    plain("toInteger", 0..=0, |call| to(&call, to_integer)),
-    plain("toDecimal", 0..=0, |call| to(&call, to_decimal)),
-    plain("toString", 0..=0, |call| to(&call, to_text)),
-    plain("toDate", 0..=0, |call| to(&call, to_date)),
-    plain("toDateTime", 0..=0, |call| to(&call, to_date_time)),
-    plain("toTime", 0..=0, |call| to(&call, to_time)),
-    plain("toQuantity", 0..=1, |call| to(&call, to_quantity)),
-    plain("convertsToBoolean", 0..=0, |call| converts(&call, to_boolean)),
-    plain("convertsToInteger", 0..=0, |call| converts(&call, to_integer)),
-    plain("convertsToDecimal", 0..=0, |call| converts(&call, to_decimal)),
-    plain("convertsToString", 0..=0, |call| converts(&call, to_text)),
-    plain("convertsToDate", 0..=0, |call| converts(&call, to_date)),
-    plain("convertsToDateTime", 0..=0, |call| converts(&call, to_date_time)),
-    plain("convertsToTime", 0..=0, |call| converts(&call, to_time)),
-    plain("convertsToQuantity", 0..=1, |call| converts(&call, to_quantity)),
+    plain("toBoolean", 0..=0, |call| to(&call, to_boolean)).gives(Kinds::BOOLEAN).about("", "a boolean: of true, t, yes, y, 1, 1.0 and their opposites in any case"),
+    plain("toInteger", 0..=0, |call| to(&call, to_integer)).gives(Kinds::NUMBER).about("", "an integer: of a text of digits, of a boolean"),
+    plain("toDecimal", 0..=0, |call| to(&call, to_decimal)).gives(Kinds::NUMBER).about("", "a decimal: of a number, of its text, of a boolean"),
+    plain("toString", 0..=0, |call| to(&call, to_text)).gives(Kinds::TEXT).about("", "a string: of any scalar"),
+    plain("toDate", 0..=0, |call| to(&call, to_date)).gives(Kinds::DATE).about("", "a date: of a date and time, of a text"),
+    plain("toDateTime", 0..=0, |call| to(&call, to_date_time)).gives(Kinds::DATE).about("", "a date and time: of a date, of a text"),
+    plain("toTime", 0..=0, |call| to(&call, to_time)).gives(Kinds::TIME).about("", "a time: of a date and time, of a text"),
+    plain("toQuantity", 0..=1, |call| to(&call, to_quantity)).gives(Kinds::QUANTITY).about("unit", "a quantity: of a number, a FHIR Quantity, a text such as `4.5 'mg'` or `4 days`; with a unit, where it is in that unit"),
+    plain("convertsToBoolean", 0..=0, |call| converts(&call, to_boolean)).gives(Kinds::BOOLEAN).about("", "whether `toBoolean` gives something"),
+    plain("convertsToInteger", 0..=0, |call| converts(&call, to_integer)).gives(Kinds::BOOLEAN).about("", "whether `toInteger` gives something"),
+    plain("convertsToDecimal", 0..=0, |call| converts(&call, to_decimal)).gives(Kinds::BOOLEAN).about("", "whether `toDecimal` gives something"),
+    plain("convertsToString", 0..=0, |call| converts(&call, to_text)).gives(Kinds::BOOLEAN).about("", "whether `toString` gives something"),
+    plain("convertsToDate", 0..=0, |call| converts(&call, to_date)).gives(Kinds::BOOLEAN).about("", "whether `toDate` gives something"),
+    plain("convertsToDateTime", 0..=0, |call| converts(&call, to_date_time)).gives(Kinds::BOOLEAN).about("", "whether `toDateTime` gives something"),
+    plain("convertsToTime", 0..=0, |call| converts(&call, to_time)).gives(Kinds::BOOLEAN).about("", "whether `toTime` gives something"),
+    plain("convertsToQuantity", 0..=1, |call| converts(&call, to_quantity)).gives(Kinds::BOOLEAN).about("unit", "whether `toQuantity` gives something"),
 ];
 
 type Convert = for<'a> fn(&Item<'a>) -> Option<Item<'a>>;

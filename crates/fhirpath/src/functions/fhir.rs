@@ -7,25 +7,46 @@ use smallvec::smallvec;
 use super::{Call, Function, plain};
 use crate::eval::{Evaluated, boolean, single, single_text};
 use crate::item::{Collection, Item, Node};
+use crate::kinds::Kinds;
 use crate::navigate::{element, resource_type, system_type};
-use crate::temporal::{Precision, Temporal};
 use crate::types::Type;
 
 pub(super) const TABLE: &[Function] = &[
-    plain("extension", 1..=1, extension),
-    plain("hasValue", 0..=0, has_value),
-    plain("getValue", 0..=0, get_value),
-    plain("type", 0..=0, of_type),
-    plain("getResourceKey", 0..=0, resource_key),
-    plain("getReferenceKey", 0..=1, reference_key),
-    plain("lowBoundary", 0..=1, |call| boundary(call, false)),
-    plain("highBoundary", 0..=1, |call| boundary(call, true)),
+    plain("extension", 1..=1, extension).gives(Kinds::OBJECT).about("url", "the extensions of that address"),
+    plain("hasValue", 0..=0, has_value)
+        .gives(Kinds::BOOLEAN)
+        .about("", "whether it is one primitive with a value, not only extensions"),
+    plain("getValue", 0..=0, get_value).gives_input().about("", "that value"),
+    plain("type", 0..=0, of_type)
+        .gives(Kinds::OBJECT)
+        .about("", "`namespace` and `name` of the type, as far as document and definitions tell"),
+    plain("checkModifiers", 1..=1, check_modifiers)
+        .gives_input()
+        .about("url", "its input; an error if it has a modifier extension of another address"),
+    plain("getResourceKey", 0..=0, resource_key)
+        .gives(Kinds::TEXT)
+        .about("", "the key of a resource in tables made of it (SQL-on-FHIR)"),
+    plain("getReferenceKey", 0..=1, reference_key)
+        .gives(Kinds::TEXT)
+        .about("type", "the key of a reference's target, if it is of the type (SQL-on-FHIR)"),
 ];
+
+/// Every modifier extension is of the address given: what is not known must not be passed over.
+fn check_modifiers(call: Call<'_>) -> Evaluated<'_> {
+    let known = single_text(call.arg(0), call.name)?;
+    let mut all = Collection::new();
+    call.input.iter().for_each(|item| element(item, "modifierExtension", Type::UNKNOWN, &mut all));
+    let url = |item: &Item<'_>| item.value().and_then(|value| Some(value.get("url")?.as_str()?.to_owned()));
+    if all.iter().any(|item| url(item).as_deref() != known.as_deref()) {
+        return call.error("finds a modifier extension that is not known");
+    }
+    Ok(call.input)
+}
 
 fn extension(call: Call<'_>) -> Evaluated<'_> {
     let Some(url) = single_text(call.arg(0), call.name)? else { return Ok(Collection::new()) };
     let mut all = Collection::new();
-    call.input.iter().for_each(|item| element(item, "extension", &mut all));
+    call.input.iter().for_each(|item| element(item, "extension", Type::UNKNOWN, &mut all));
     all.retain(|item| item.value().and_then(|value| value.get("url")?.as_str()) == Some(&*url));
     Ok(all)
 }
@@ -79,7 +100,7 @@ fn resource_key(call: Call<'_>) -> Evaluated<'_> {
     let mut ids = Collection::new();
     for item in &call.input {
         match item {
-            Item::Node(node) if resource_type(node).is_some() => element(item, "id", &mut ids),
+            Item::Node(node) if resource_type(node).is_some() => element(item, "id", Type::UNKNOWN, &mut ids),
             _ => return call.error("takes a resource"),
         }
     }
@@ -91,7 +112,7 @@ fn reference_key(call: Call<'_>) -> Evaluated<'_> {
     let wanted = single_text(call.arg(0), call.name)?;
     let Some(reference) = single(&call.input, call.name)? else { return Ok(Collection::new()) };
     let mut text = Collection::new();
-    element(reference, "reference", &mut text);
+    element(reference, "reference", Type::UNKNOWN, &mut text);
     let key =
         text.first().and_then(Item::value).and_then(|value| target_key(value.as_str()?, wanted.as_deref()));
     Ok(key.map(Item::string).into_iter().collect())
@@ -107,43 +128,4 @@ fn target_key<'r>(reference: &'r str, wanted: Option<&str>) -> Option<&'r str> {
     let (before, id) = unversioned.rsplit_once('/')?;
     let of = before.rsplit('/').next()?;
     (!id.is_empty() && wanted.is_none_or(|wanted| wanted == of)).then_some(id)
-}
-
-/// The least or greatest value an imprecise one can stand for, at the precision of its type.
-fn boundary(call: Call<'_>, high: bool) -> Evaluated<'_> {
-    if !call.args.is_empty() {
-        return call.error("with a precision is not supported");
-    }
-    let Some(item) = single(&call.input, call.name)? else { return Ok(Collection::new()) };
-    // The earliest a time without offset can be is in the east, the latest in the west.
-    let offset = if high { -12 * 60 } else { 14 * 60 };
-    let bound = match item.atom() {
-        Item::Date(at) => at.boundary(high, Precision::Day, None).map(Item::Date),
-        Item::DateTime(at) => at.boundary(high, Precision::Second, Some(offset)).map(Item::DateTime),
-        Item::Time(at) => at.boundary(high, Precision::Second, None).map(Item::Time),
-        Item::String(text) => text_boundary(&text, item, high, offset),
-        number => number.as_decimal().and_then(|value| {
-            let half = rust_decimal::Decimal::new(5, (value.scale() + 1).min(28));
-            let bound = if high { value.checked_add(half) } else { value.checked_sub(half) };
-            bound.map(Item::Decimal)
-        }),
-    };
-    Ok(bound.into_iter().collect())
-}
-
-/// A date or time of a document whose element's type is not known, by its form.
-fn text_boundary<'a>(text: &str, item: &Item<'a>, high: bool, offset: i16) -> Option<Item<'a>> {
-    let of = match item {
-        Item::Node(node) => node.of,
-        _ => Type::UNKNOWN,
-    };
-    if of == Type::UNKNOWN
-        && let Some(at) = Temporal::date(text)
-    {
-        return at.boundary(high, Precision::Day, None).map(Item::Date);
-    }
-    if let Some(at) = Temporal::date_time(text) {
-        return at.boundary(high, Precision::Second, Some(offset)).map(Item::DateTime);
-    }
-    Temporal::time(text)?.boundary(high, Precision::Second, None).map(Item::Time)
 }

@@ -4,22 +4,31 @@ use super::{Function, lambda};
 use crate::error::EvalError;
 use crate::eval::{Evaluated, Scope, boolean, eval, truth};
 use crate::item::Collection;
+use crate::kinds::Kinds;
+use crate::limits::MAX_REPEATED;
 use crate::ops::has;
 use crate::plan::Plan;
 
 pub(super) const TABLE: &[Function] = &[
-    lambda("where", 1..=1, filter),
-    lambda("select", 1..=1, select),
-    lambda("exists", 0..=1, exists),
-    lambda("all", 1..=1, all),
-    lambda("repeat", 1..=1, repeat),
-    lambda("aggregate", 1..=2, aggregate),
-    lambda("iif", 2..=3, iif),
-    lambda("trace", 1..=2, trace),
+    lambda("where", 1..=1, filter).gives_input().about("criterion", "the items it is true for"),
+    lambda("select", 1..=1, select).about("projection", "what it gives for each item, as one collection"),
+    lambda("exists", 0..=1, exists)
+        .gives(Kinds::BOOLEAN)
+        .about("criterion", "whether there is an item, for which it is true"),
+    lambda("all", 1..=1, all)
+        .gives(Kinds::BOOLEAN)
+        .about("criterion", "whether it is true for all; so of none"),
+    lambda("repeat", 1..=1, repeat)
+        .about("projection", "what it gives for each item, and for what it gave, and so on; each once"),
+    lambda("repeatAll", 1..=1, repeat_all).about("projection", "the same, also equal items"),
+    lambda("aggregate", 1..=2, aggregate)
+        .about("aggregator, init", "its last value: for each item it sees the one before as `$total`"),
+    lambda("iif", 2..=3, iif).about("condition, then, otherwise", "one or the other; only that is evaluated"),
+    lambda("coalesce", 1..=16, coalesce).about("first, …", "the first of the arguments that is not empty"),
+    lambda("trace", 1..=2, trace)
+        .gives_input()
+        .about("name, projection", "its input. Nothing is logged: it would be values of records"),
 ];
-
-/// Items that `repeat` may gather; beyond it the expression goes in circles or the input is hostile.
-const MAX_REPEATED: usize = 10_000;
 
 fn filter<'a>(scope: Scope<'_, 'a>, input: Collection<'a>, args: &'a [Plan]) -> Evaluated<'a> {
     let mut kept = Collection::new();
@@ -59,21 +68,34 @@ fn all<'a>(scope: Scope<'_, 'a>, input: Collection<'a>, args: &'a [Plan]) -> Eva
 }
 
 fn repeat<'a>(scope: Scope<'_, 'a>, input: Collection<'a>, args: &'a [Plan]) -> Evaluated<'a> {
+    rounds(scope, input, &args[0], false)
+}
+
+fn repeat_all<'a>(scope: Scope<'_, 'a>, input: Collection<'a>, args: &'a [Plan]) -> Evaluated<'a> {
+    rounds(scope, input, &args[0], true)
+}
+
+/// Evaluates for each item, and for each item that gave, until there are no new ones.
+fn rounds<'a>(
+    scope: Scope<'_, 'a>,
+    input: Collection<'a>,
+    projection: &'a Plan,
+    every: bool,
+) -> Evaluated<'a> {
     let mut found = Collection::new();
     let mut round = input;
     while !round.is_empty() {
         let mut next = Collection::new();
         for (index, item) in round.iter().enumerate() {
-            for item in eval(&args[0], scope.at(item, index))? {
-                // Nodes of a tree are met once each; only made values could come round again.
-                let seen = match &item {
-                    crate::Item::Node(_) => false,
-                    other => has(&found, other),
-                };
-                if !seen {
-                    found.push(item.clone());
-                    next.push(item);
+            for item in eval(projection, scope.at(item, index))? {
+                if !every {
+                    scope.ctx.budget.spend(found.len())?;
+                    if has(&found, &item) {
+                        continue;
+                    }
                 }
+                found.push(item.clone());
+                next.push(item);
             }
         }
         if found.len() > MAX_REPEATED {
@@ -82,6 +104,16 @@ fn repeat<'a>(scope: Scope<'_, 'a>, input: Collection<'a>, args: &'a [Plan]) -> 
         round = next;
     }
     Ok(found)
+}
+
+fn coalesce<'a>(scope: Scope<'_, 'a>, _: Collection<'a>, args: &'a [Plan]) -> Evaluated<'a> {
+    for arg in args {
+        let items = eval(arg, scope)?;
+        if !items.is_empty() {
+            return Ok(items);
+        }
+    }
+    Ok(Collection::new())
 }
 
 fn aggregate<'a>(scope: Scope<'_, 'a>, input: Collection<'a>, args: &'a [Plan]) -> Evaluated<'a> {

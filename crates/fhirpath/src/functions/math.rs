@@ -1,6 +1,9 @@
 //! Functions on numbers. What cannot be exact (roots, logarithms) is computed in decimals, never in binary
 //! floating point, so results are the same on every machine.
 
+use std::cmp::Ordering;
+use std::ops::RangeInclusive;
+
 use rust_decimal::{Decimal, MathematicalOps, RoundingStrategy};
 use smallvec::smallvec;
 
@@ -8,22 +11,60 @@ use super::{Call, Function, plain};
 use crate::error::EvalError;
 use crate::eval::{Evaluated, single, single_decimal, single_integer};
 use crate::item::{Collection, Item};
+use crate::kinds::Kinds;
+use crate::ops::{arithmetic, compare};
+use crate::parser::Op;
 use crate::quantity::Quantity;
 
+const NUMBER: Kinds = Kinds::NUMBER;
+
+/// What has an order.
+const ORDERED: Kinds = NUMBER.or(Kinds::QUANTITY).or(Kinds::TEXT).or(Kinds::DATE).or(Kinds::TIME);
+
+/// A function of a number.
+const fn of_number(
+    name: &'static str,
+    args: RangeInclusive<usize>,
+    run: for<'a> fn(Call<'a>) -> Evaluated<'a>,
+) -> Function {
+    plain(name, args, run).takes(NUMBER).gives(NUMBER)
+}
+
 pub(super) const TABLE: &[Function] = &[
-    plain("abs", 0..=0, abs),
-    plain("ceiling", 0..=0, |call| whole(&call, |value| value.ceil())),
-    plain("floor", 0..=0, |call| whole(&call, |value| value.floor())),
-    plain("truncate", 0..=0, |call| whole(&call, |value| value.trunc())),
-    plain("round", 0..=1, round),
-    plain("sqrt", 0..=0, |call| decimal(&call, |value| value.sqrt())),
-    plain("exp", 0..=0, |call| decimal(&call, |value| value.checked_exp())),
-    plain("ln", 0..=0, |call| decimal(&call, |value| value.checked_ln())),
-    plain("log", 1..=1, log),
-    plain("power", 1..=1, power),
-    plain("sum", 0..=0, |call| fold(&call, |total, value| total.checked_add(value))),
-    plain("min", 0..=0, |call| fold(&call, |least, value| Some(least.min(value)))),
-    plain("max", 0..=0, |call| fold(&call, |most, value| Some(most.max(value)))),
+    of_number("abs", 0..=0, abs)
+        .takes(NUMBER.or(Kinds::QUANTITY))
+        .gives_input()
+        .about("", "without its sign; of a quantity too"),
+    of_number("ceiling", 0..=0, |call| whole(&call, |value| value.ceil()))
+        .about("", "the least integer that is not less"),
+    of_number("floor", 0..=0, |call| whole(&call, |value| value.floor()))
+        .about("", "the greatest integer that is not more"),
+    of_number("truncate", 0..=0, |call| whole(&call, |value| value.trunc())).about("", "the integer part"),
+    of_number("round", 0..=1, round)
+        .about("places", "to the nearest with so many places; halves away from zero"),
+    of_number("sqrt", 0..=0, |call| decimal(&call, |value| value.sqrt()))
+        .about("", "the square root; nothing of a negative number"),
+    of_number("exp", 0..=0, |call| decimal(&call, |value| value.checked_exp())).about("", "e to its power"),
+    of_number("ln", 0..=0, |call| decimal(&call, |value| value.checked_ln()))
+        .about("", "the natural logarithm"),
+    of_number("log", 1..=1, log).about("base", "the logarithm, to 8 places"),
+    of_number("power", 1..=1, power).about("exponent", "to that power; nothing where that is no real number"),
+    of_number("sum", 0..=0, |call| sum(&call).map(|sum| sum.into_iter().collect()))
+        .takes(NUMBER.or(Kinds::QUANTITY))
+        .gives_input()
+        .about("", "the sum of numbers, or of quantities of one dimension"),
+    of_number("min", 0..=0, |call| extreme(call, Ordering::Less))
+        .takes(ORDERED)
+        .gives_input()
+        .about("", "the least of numbers, quantities, strings, dates or times"),
+    of_number("max", 0..=0, |call| extreme(call, Ordering::Greater))
+        .takes(ORDERED)
+        .gives_input()
+        .about("", "the greatest of them"),
+    of_number("avg", 0..=0, average)
+        .takes(NUMBER.or(Kinds::QUANTITY))
+        .gives_input()
+        .about("", "the sum divided by the number of items"),
 ];
 
 fn decimal<'a>(call: &Call<'a>, compute: impl Fn(Decimal) -> Option<Decimal>) -> Evaluated<'a> {
@@ -81,23 +122,36 @@ fn power(call: Call<'_>) -> Evaluated<'_> {
     Ok(result.into_iter().collect())
 }
 
-fn fold<'a>(call: &Call<'a>, add: impl Fn(Decimal, Decimal) -> Option<Decimal>) -> Evaluated<'a> {
-    let mut total = None;
-    let mut integers = true;
-    for item in &call.input {
-        let Some(value) = item.as_decimal() else { return call.error("takes numbers") };
-        integers &= matches!(item.atom(), Item::Integer(_));
-        total = match total {
-            None => Some(value),
-            Some(total) => match add(total, value) {
-                Some(total) => Some(total),
-                None => return Err(EvalError::new("a sum is too large")),
-            },
-        };
+fn sum<'a>(call: &Call<'a>) -> Result<Option<Item<'a>>, EvalError> {
+    let mut items = call.input.iter().map(Item::atom);
+    let Some(first) = items.next() else { return Ok(None) };
+    // A single item must be a number too.
+    crate::ops::negate(std::slice::from_ref(&first))?;
+    let total = items.try_fold(first, |total, item| match arithmetic(Op::Add, &total, &item)? {
+        Some(Item::String(_)) => call.error("takes numbers"),
+        Some(total) => Ok(total),
+        None => call.error("is too large, or of units that do not fit"),
+    })?;
+    Ok(Some(total))
+}
+
+fn average(call: Call<'_>) -> Evaluated<'_> {
+    let Some(total) = sum(&call)? else { return Ok(Collection::new()) };
+    let count = super::existence::length(call.input.len());
+    Ok(arithmetic(Op::Divide, &total, &count)?.into_iter().collect())
+}
+
+/// The item that is most of what is asked; nothing where two cannot be told apart for their precision.
+fn extreme(call: Call<'_>, wanted: Ordering) -> Evaluated<'_> {
+    let mut items = call.input.iter();
+    let Some(mut best) = items.next() else { return Ok(Collection::new()) };
+    compare(best, best)?;
+    for item in items {
+        match compare(item, best)? {
+            Some(order) if order == wanted => best = item,
+            Some(_) => {}
+            None => return Ok(Collection::new()),
+        }
     }
-    let item = |total: Decimal| match i64::try_from(total) {
-        Ok(total) if integers => Item::Integer(total),
-        _ => Item::Decimal(total),
-    };
-    Ok(total.map(item).into_iter().collect())
+    Ok(smallvec![best.atom()])
 }

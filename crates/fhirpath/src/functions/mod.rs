@@ -1,11 +1,15 @@
-//! The functions of FHIRPath, one table per kind.
+//! The functions of FHIRPath, one table per group. The tables are also what the compiler checks calls against
+//! and what the reference is made of.
 
+mod boundaries;
 mod collections;
 mod conversion;
+mod existence;
 mod fhir;
 mod lambdas;
 mod math;
-mod strings;
+pub(crate) mod strings;
+mod text;
 
 use std::ops::RangeInclusive;
 
@@ -15,6 +19,7 @@ use smallvec::SmallVec;
 use crate::error::EvalError;
 use crate::eval::{Evaluated, Scope};
 use crate::item::Collection;
+use crate::kinds::Kinds;
 use crate::plan::Plan;
 
 pub(crate) type Args<'a> = SmallVec<[Collection<'a>; 2]>;
@@ -33,10 +38,35 @@ pub(crate) enum Run {
     Lambda(for<'a> fn(Scope<'_, 'a>, Collection<'a>, &'a [Plan]) -> Evaluated<'a>),
 }
 
+/// What a function's result is.
+#[derive(Clone, Copy)]
+pub(crate) enum Gives {
+    /// Items of its input.
+    Input,
+    Kinds(Kinds),
+}
+
+/// What a call costs beside its items.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Cost {
+    Little,
+    /// Each item is compared with each.
+    Pairs,
+    /// A regular expression is compiled.
+    Pattern,
+}
+
 pub(crate) struct Function {
     pub name: &'static str,
     pub args: RangeInclusive<usize>,
     pub run: Run,
+    pub cost: Cost,
+    /// What its input must be.
+    pub takes: Kinds,
+    pub gives: Gives,
+    /// Its arguments as the reference shows them.
+    pub shown: &'static str,
+    pub about: &'static str,
 }
 
 const fn plain(
@@ -44,7 +74,7 @@ const fn plain(
     args: RangeInclusive<usize>,
     run: for<'a> fn(Call<'a>) -> Evaluated<'a>,
 ) -> Function {
-    Function { name, args, run: Run::Plain(run) }
+    function(name, args, Run::Plain(run))
 }
 
 const fn lambda(
@@ -52,19 +82,54 @@ const fn lambda(
     args: RangeInclusive<usize>,
     run: for<'a> fn(Scope<'_, 'a>, Collection<'a>, &'a [Plan]) -> Evaluated<'a>,
 ) -> Function {
-    Function { name, args, run: Run::Lambda(run) }
+    function(name, args, Run::Lambda(run))
 }
 
-const TABLES: [&[Function]; 6] =
-    [lambdas::TABLE, collections::TABLE, strings::TABLE, conversion::TABLE, math::TABLE, fhir::TABLE];
+const fn function(name: &'static str, args: RangeInclusive<usize>, run: Run) -> Function {
+    let (takes, gives) = (Kinds::ANY, Gives::Kinds(Kinds::ANY));
+    Function { name, args, run, cost: Cost::Little, takes, gives, shown: "", about: "" }
+}
+
+impl Function {
+    const fn takes(self, takes: Kinds) -> Function {
+        Function { takes, ..self }
+    }
+
+    const fn gives(self, kinds: Kinds) -> Function {
+        Function { gives: Gives::Kinds(kinds), ..self }
+    }
+
+    const fn gives_input(self) -> Function {
+        Function { gives: Gives::Input, ..self }
+    }
+
+    const fn costs(self, cost: Cost) -> Function {
+        Function { cost, ..self }
+    }
+
+    const fn about(self, shown: &'static str, about: &'static str) -> Function {
+        Function { shown, about, ..self }
+    }
+}
+
+/// The tables, by the names of their groups.
+pub(crate) const GROUPS: [(&str, &[Function]); 8] = [
+    ("Existence", existence::TABLE),
+    ("Filtering, projection and aggregates", lambdas::TABLE),
+    ("Collections", collections::TABLE),
+    ("Strings", strings::TABLE),
+    ("Conversion", conversion::TABLE),
+    ("Math", math::TABLE),
+    ("Boundaries and precision", boundaries::TABLE),
+    ("FHIR", fhir::TABLE),
+];
+
+pub(crate) fn all() -> impl Iterator<Item = &'static Function> {
+    GROUPS.iter().flat_map(|(_, table)| table.iter())
+}
 
 pub(crate) fn find(name: &str) -> Option<&'static Function> {
-    TABLES.iter().flat_map(|table| table.iter()).find(|function| function.name == name)
-}
-
-/// The names there are, for messages.
-pub(crate) fn known() -> impl Iterator<Item = &'static str> {
-    TABLES.iter().flat_map(|table| table.iter()).map(|function| function.name)
+    all().find(|function| function.name == name)
 }
 
 /// A pattern of `matches` and its like: the dot matches line ends too. The engine is linear in the text, and
@@ -88,5 +153,20 @@ impl<'a> Call<'a> {
 
     fn error<T>(&self, what: &str) -> Result<T, EvalError> {
         Err(EvalError::new(format!("{}() {what}", self.name)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_function_stands_once_and_is_described() {
+        let names: Vec<&str> = all().map(|function| function.name).collect();
+        for (at, function) in all().enumerate() {
+            assert!(!names[..at].contains(&function.name), "{} twice", function.name);
+            assert!(!function.about.is_empty(), "{} is not described", function.name);
+            assert_eq!(function.shown.is_empty(), *function.args.end() == 0, "{}", function.name);
+        }
     }
 }

@@ -1,0 +1,188 @@
+//! What is known of an expression's items before it is evaluated: by literals, by the functions they come from
+//! and, where definitions are given, by the elements they stand in.
+
+use crate::error::CompileError;
+use crate::kinds::Kinds;
+use crate::types::Type;
+
+/// Whether a resource type has an element, by dotted JSON names.
+pub(crate) type Exists = fn(&str, &str) -> bool;
+
+/// The type of an element, by its parent's type and its JSON name; without a name the type itself.
+pub(crate) type TypeOf = fn(&str, &str) -> Option<&'static str>;
+
+/// The definitions expressions are checked against.
+#[derive(Clone, Copy)]
+pub(crate) enum Definitions {
+    /// Only which elements there are.
+    Names(Exists),
+    Types(TypeOf),
+}
+
+/// What the items of an expression are, as far as it is known.
+#[derive(Clone)]
+pub(crate) struct Known {
+    pub kinds: Kinds,
+    /// The elements they may be; `None` where that is not known.
+    elements: Option<Vec<Element>>,
+}
+
+#[derive(Clone)]
+struct Element {
+    /// The type that `path` starts from.
+    root: Box<str>,
+    /// Dotted JSON names; empty for a type itself.
+    path: String,
+    /// For messages.
+    shown: String,
+    /// Whether the last name is a choice spelled out: `valueQuantity` of `value`.
+    choice: bool,
+    of: Option<&'static str>,
+}
+
+/// An element that may be any resource, whose type only the document tells.
+const ANY_RESOURCE: &str = "Resource";
+
+impl Default for Known {
+    fn default() -> Self {
+        Known::of(Kinds::ANY)
+    }
+}
+
+impl Known {
+    /// Items of those kinds.
+    pub(crate) fn of(kinds: Kinds) -> Self {
+        Known { kinds, elements: None }
+    }
+
+    /// What either may be.
+    pub(crate) fn or(self, other: Known) -> Known {
+        let elements = self.elements.zip(other.elements).map(|(own, others)| [own, others].concat());
+        Known { kinds: self.kinds | other.kinds, elements }
+    }
+
+    fn elements(elements: Vec<Element>) -> Known {
+        let kind = |element: &Element| element.of.map_or(Kinds::ANY, Kinds::of_type);
+        let kinds = elements.iter().map(kind).reduce(Kinds::or).unwrap_or(Kinds::ANY);
+        Known { kinds, elements: Some(elements) }
+    }
+
+    /// The one type that all its items have: of a choice the document tells it.
+    pub(crate) fn only_type(&self) -> Type {
+        match self.elements.as_deref() {
+            Some([Element { of: Some(of), choice: false, .. }]) => Type::named(of).unwrap_or(Type::UNKNOWN),
+            _ => Type::UNKNOWN,
+        }
+    }
+
+    /// The names of all types it may be of, where they are known.
+    pub(crate) fn types(&self) -> Option<Vec<&'static str>> {
+        self.elements.as_ref()?.iter().map(|element| element.of).collect()
+    }
+
+    /// Whether it is a resource as a whole, of a type that is not that one.
+    pub(crate) fn is_other_resource(&self, name: &str) -> Option<&str> {
+        match self.elements.as_deref() {
+            Some([Element { root, path, .. }]) if path.is_empty() && **root != *name => Some(root),
+            _ => None,
+        }
+    }
+}
+
+impl Definitions {
+    /// Items of a type; nothing is known of a type that is not defined here.
+    pub(crate) fn named(self, name: &str) -> Known {
+        let of = match self {
+            Definitions::Names(exists) => exists(name, "id").then_some(None),
+            Definitions::Types(type_of) => type_of(name, "").map(Some),
+        };
+        match of {
+            Some(of) => Known::elements(vec![Element {
+                root: name.into(),
+                path: String::new(),
+                shown: name.to_owned(),
+                choice: false,
+                of,
+            }]),
+            None => Known::default(),
+        }
+    }
+
+    /// A step to the elements of a name.
+    pub(crate) fn step(self, at: usize, input: &Known, name: &str) -> Result<Known, CompileError> {
+        let Some(elements) = &input.elements else { return Ok(Known::default()) };
+        if elements.iter().any(|element| element.of == Some(ANY_RESOURCE)) {
+            return Ok(Known::default());
+        }
+        let mut found = Vec::new();
+        for element in elements {
+            if let Some(element) = self.element(element, name, name, false) {
+                found.push(element);
+                continue;
+            }
+            let choices = Type::choices().map(|of| format!("{name}{of}"));
+            found.extend(choices.filter_map(|choice| self.element(element, name, &choice, true)));
+        }
+        match (name, found.is_empty()) {
+            (_, false) => Ok(Known::elements(found)),
+            // Every element has them, a primitive in its `_name`.
+            ("extension", true) => Ok(self.named("Extension")),
+            ("id", true) => Ok(Known::of(Kinds::TEXT)),
+            _ => {
+                let of = elements.first().map_or("it", |element| element.shown.as_str());
+                Err(CompileError { offset: at, message: format!("{of} has no element {name}") })
+            }
+        }
+    }
+
+    /// The element of a parent by its JSON name.
+    fn element(self, parent: &Element, name: &str, json: &str, choice: bool) -> Option<Element> {
+        let shown = format!("{}.{name}", parent.shown);
+        match self {
+            Definitions::Names(exists) => {
+                let path = match parent.path.as_str() {
+                    "" => json.to_owned(),
+                    path => format!("{path}.{json}"),
+                };
+                exists(&parent.root, &path).then(|| Element {
+                    root: parent.root.clone(),
+                    path,
+                    shown,
+                    choice,
+                    of: None,
+                })
+            }
+            Definitions::Types(type_of) => {
+                let of = type_of(parent.of?, json)?;
+                Some(Element { root: of.into(), path: json.to_owned(), shown, choice, of: Some(of) })
+            }
+        }
+    }
+
+    /// The items that are of a type, as `ofType()` keeps them.
+    pub(crate) fn narrow(self, at: usize, input: &Known, name: &str) -> Result<Known, CompileError> {
+        let Some(elements) = &input.elements else { return Ok(self.named(name)) };
+        let suffix = Type::capital(name);
+        let keeps = |element: &&Element| match element.of {
+            Some(ANY_RESOURCE) => true,
+            Some(of) => is_a(of, name),
+            None => !element.choice || element.path.ends_with(&suffix),
+        };
+        let kept: Vec<Element> = elements.iter().filter(keeps).cloned().collect();
+        if kept.is_empty() {
+            let of = elements.first().map_or("it", |element| element.shown.as_str());
+            return Err(CompileError { offset: at, message: format!("{of} is never of type {name}") });
+        }
+        match kept.iter().any(|element| element.of == Some(ANY_RESOURCE)) {
+            true => Ok(self.named(name)),
+            false => Ok(Known::elements(kept)),
+        }
+    }
+}
+
+/// Whether a type of the definitions is another or specialises it.
+fn is_a(of: &str, name: &str) -> bool {
+    let backbone = of.contains('.') && matches!(name, "BackboneElement" | "Element");
+    let abstract_resource = matches!(name, "Resource" | "DomainResource");
+    of == name || backbone || abstract_resource || Type::named(of).is_some_and(|of| of.is(name))
+}
