@@ -2,7 +2,9 @@
 
 use fhirehose_fhirpath::Env;
 use fhirehose_tape::Tape;
-use fhirehose_views::{MAX_COLUMNS, MAX_DEFINITION, MAX_EXPRESSION, View};
+use fhirehose_views::{
+    MAX_CELLS, MAX_COLUMNS, MAX_DEFINITION, MAX_EXPRESSION, MAX_ITEMS, MAX_NESTING, MAX_REPEAT, View,
+};
 use serde_json::{Value, json};
 
 fn compile(select: Value) -> Result<View, String> {
@@ -73,4 +75,15 @@ fn repeats_that_come_back() {
         let error = rows(json!([{"repeat": [path], "column": column}]), 2).unwrap_err();
         assert_eq!(error, "repeat: goes deeper than 128 levels; do its paths lead down?", "{path}");
     }
+}
+
+#[test]
+fn the_docs_say_them() {
+    let docs = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/views.md");
+    let text = std::fs::read_to_string(docs).unwrap();
+    let (_, table) = text.split_once("\n## Limits\n").unwrap();
+    let (table, _) = table.split_once("\n## ").unwrap();
+    let said = table.lines().filter_map(|line| line.strip_suffix(" |")?.rsplit(' ').next()?.parse().ok());
+    let limits = [MAX_DEFINITION, MAX_EXPRESSION, MAX_NESTING, MAX_COLUMNS, MAX_REPEAT, MAX_ITEMS, MAX_CELLS];
+    assert_eq!(said.collect::<Vec<usize>>(), limits);
 }

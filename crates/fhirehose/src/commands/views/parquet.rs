@@ -1,3 +1,4 @@
+use std::fmt;
 use std::io::{self, Write};
 use std::mem;
 use std::sync::Arc;
@@ -36,6 +37,27 @@ pub enum Physical {
     Date,
     Time,
     Timestamp { utc: bool },
+}
+
+impl fmt::Display for Physical {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Physical::Boolean => "BOOLEAN",
+            Physical::Int16 => "SMALLINT",
+            Physical::Int32 => "INTEGER",
+            Physical::Int64 => "BIGINT",
+            Physical::Float => "REAL",
+            Physical::Double => "DOUBLE PRECISION",
+            Physical::Decimal { precision, scale } => return write!(f, "DECIMAL({precision}, {scale})"),
+            Physical::Text => "CHARACTER VARYING",
+            Physical::Json => "JSON",
+            Physical::Binary => "BINARY VARYING",
+            Physical::Date => "DATE",
+            Physical::Time => "TIME",
+            Physical::Timestamp { utc: true } => "TIMESTAMP WITH TIME ZONE",
+            Physical::Timestamp { utc: false } => "TIMESTAMP",
+        })
+    }
 }
 
 impl Physical {
@@ -181,7 +203,7 @@ impl Columns {
     /// Adds a row; the column that cannot take its cell, and why, if one cannot. The row is in part added then.
     pub fn push(&mut self, row: &[Cell<'_>]) -> Result<(), (usize, String)> {
         for (column, (buffer, cell)) in self.0.iter_mut().zip(row).enumerate() {
-            buffer.push(cell).ok_or_else(|| (column, format!("not storable as {:?}", buffer.of)))?;
+            buffer.push(cell).ok_or_else(|| (column, format!("not storable as {}", buffer.of)))?;
         }
         Ok(())
     }

@@ -256,7 +256,7 @@ impl<'p> Told<'p> {
                 Some(of) if of > 0 => format!("{} %", (read * 100 / of).min(100)),
                 _ => format!("{} MB", read / 1_000_000),
             };
-            let line = format!("\r\x1b[K{done}, {} rows of {} resources", self.rows, self.resources);
+            let line = format!("\r\x1b[K{done}, rows: {}, resources: {}", self.rows, self.resources);
             drop(io::stderr().write_all(line.as_bytes()));
         }
     }
@@ -278,7 +278,7 @@ impl<'p> Told<'p> {
         let Told { rows, resources, others, broken, .. } = self;
         let seconds = self.began.elapsed().as_secs_f64();
         complain(format_args!(
-            "{rows} rows of {resources} resources, {others} of other types, {broken} broken, in {seconds:.1} s"
+            "rows: {rows}, resources: {resources}, of other types: {others}, broken: {broken}, {seconds:.1} s"
         ));
     }
 }
