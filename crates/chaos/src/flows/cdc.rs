@@ -259,3 +259,88 @@ pub(super) fn observation_content(fields: &Fields) -> Result<u64> {
     let patient = found.subject.reference.trim_start_matches("Patient/");
     Ok(digest((code, value, patient)))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::path::PathBuf;
+
+    use super::*;
+    use crate::flows::session::Source;
+    use crate::ledger::load::Input;
+
+    fn source(poison: f64) -> VitalSigns {
+        let run = Run { seed: 3, tag: "t".into(), rate: 1.0, poison, dir: PathBuf::new() };
+        VitalSigns::new(&run, 2)
+    }
+
+    /// As the topic would hold them.
+    fn written(inputs: impl IntoIterator<Item = Input>) -> Vec<Seen> {
+        let mut next: BTreeMap<i32, i64> = BTreeMap::new();
+        let mut seen = |input: Input| {
+            let partition = input.partition.unwrap_or_default();
+            let offset = next.entry(partition).or_insert(-1);
+            *offset += 1;
+            let key = String::from_utf8(input.key).unwrap();
+            let record = Record { partition, offset: *offset, key, value: input.value, ..Record::default() };
+            Seen { record, aborted: false }
+        };
+        inputs.into_iter().map(&mut seen).collect()
+    }
+
+    fn steps(source: &mut VitalSigns, count: usize) -> Vec<Input> {
+        (0..count).flat_map(|_| source.step().unwrap()).collect()
+    }
+
+    #[test]
+    fn the_same_seed_makes_the_same_load_but_for_the_time() {
+        let keys = || steps(&mut source(0.01), 3_000).into_iter().map(|input| input.key).collect::<Vec<_>>();
+        assert_eq!(keys(), keys());
+    }
+
+    #[test]
+    fn a_good_load_has_everything_and_nothing_to_refuse() {
+        let inputs = written(steps(&mut source(0.0), 6_000));
+        let mut expected = Expected::default();
+        let (mut ops, mut again) = (HashMap::new(), 0);
+        for seen in &inputs {
+            if let Some(change) = seen.record.value.as_deref().map(|value| Change::read(value).unwrap()) {
+                *ops.entry(change.op).or_insert(0) += 1;
+                let mark = expected.marks.get(&seen.record.partition);
+                again += usize::from(mark.is_some_and(|mark| change.source.pos <= *mark));
+            }
+            assert!(expected.take(seen));
+        }
+        assert!(["c", "u", "d"].iter().all(|op| ops[*op] > 300), "{ops:?}");
+        assert!(again > 50 && again < inputs.len() / 10, "{again} sent again");
+        let twice = expected.samples.values().flatten().map(|entry| entry.origin).collect::<Vec<_>>();
+        assert!(expected.samples.len() > 2_000 && twice.len() > expected.samples.len());
+    }
+
+    #[test]
+    fn every_poison_is_refused() {
+        let mut expected = Expected::default();
+        let inputs = written(steps(&mut source(1.0), 600));
+        let fresh = inputs.iter().filter(|seen| {
+            let change = seen.record.value.as_deref().and_then(Change::read);
+            let mark = expected.marks.get(&seen.record.partition).copied().unwrap_or(-1);
+            let again = change.is_some_and(|change| change.source.pos <= mark);
+            !expected.take(seen) && !again
+        });
+        // Those sent again are dropped, where they can be read.
+        assert!(fresh.count() > 550);
+        assert!(expected.samples.is_empty() && expected.observations.is_empty());
+    }
+
+    #[test]
+    fn what_is_sent_again_makes_nothing() {
+        let once = written(steps(&mut source(0.0), 1));
+        let twice = written(steps(&mut source(0.0), 1).into_iter().chain(steps(&mut source(0.0), 1)));
+        let samples = |inputs: &[Seen]| {
+            let mut expected = Expected::default();
+            assert!(inputs.iter().all(|seen| expected.take(seen)));
+            expected.samples.values().map(Vec::len).sum::<usize>()
+        };
+        assert_eq!((samples(&once), samples(&twice)), (1, 1));
+    }
+}

@@ -44,7 +44,7 @@ impl Flow for Enrich {
             subscribed,
             inputs: INPUTS.map(str::to_owned).to_vec(),
             tables: Vec::new(),
-            changelog: None,
+            changelog: Some("enrich.pending"),
             outputs: enriched.into_iter().chain(letters).collect(),
         };
         let session = Session::open(world, &run.tag, ends)?;

@@ -12,7 +12,7 @@ use crate::flow::Halt;
 use crate::ledger::accounts::{Sightings, done, letters, origin_of_letter};
 use crate::ledger::avro::Decoder;
 use crate::ledger::load::{Aborted, Input, Pace, Producer};
-use crate::ledger::topics::{At, Group, Isolation, Offsets, Record, Tail, Topics};
+use crate::ledger::topics::{At, Group, Isolation, Offsets, Record, Tail, Topics, compact_soon};
 use crate::ledger::{Breaches, Invariant};
 use crate::world::World;
 
@@ -75,6 +75,9 @@ impl Session {
         let topics = Topics::connect(world)?;
         let group = Group::connect(world, ends.group)?;
         group.set(&topics.ends(&ends.subscribed)?)?;
+        if let Some(changelog) = ends.changelog {
+            compact_soon(world, changelog)?;
+        }
         let outputs = topics.ends(&ends.outputs)?;
         Ok(Session {
             tail: Tail::begin(world, &outputs)?,

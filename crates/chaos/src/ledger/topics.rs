@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, ConfigSource, ResourceSpecifier};
+use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::message::Headers;
@@ -134,6 +136,31 @@ impl Topics {
         }
         Ok(())
     }
+}
+
+/// Makes the cleaner take on a changelog soon: every run writes it, and every start reads it whole.
+pub fn compact_soon(world: &World, topic: &str) -> Result<()> {
+    let admin: AdminClient<DefaultClientContext> = reader(&world.brokers, Isolation::Uncommitted).create()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let (resource, options) =
+        (ResourceSpecifier::Topic(topic), AdminOptions::new().request_timeout(Some(ASK)));
+    let described = runtime.block_on(admin.describe_configs([&resource], &options))?;
+    let mut config = AlterConfig::new(resource);
+    let mut own = Vec::new();
+    for described in described {
+        let described = described.map_err(|code| anyhow!("describing {topic}: {code}"))?;
+        let set = described.entries.into_iter().filter(|entry| entry.source == ConfigSource::DynamicTopic);
+        own.extend(set.filter_map(|entry| Some((entry.name, entry.value?))));
+    }
+    // What is not said again would be forgotten.
+    let soon = [("segment.ms", "20000"), ("min.cleanable.dirty.ratio", "0.1")];
+    for (name, value) in own.iter().map(|(name, value)| (&**name, &**value)).chain(soon) {
+        config = config.set(name, value);
+    }
+    for altered in runtime.block_on(admin.alter_configs([&config], &options))? {
+        altered.map_err(|(_, code)| anyhow!("altering {topic}: {code}"))?;
+    }
+    Ok(())
 }
 
 /// Reads what is assigned until every partition is at its end.
