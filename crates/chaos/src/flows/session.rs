@@ -25,6 +25,8 @@ const STALLED: Duration = Duration::from_secs(8);
 pub(super) trait Source {
     /// What is written next.
     fn step(&mut self) -> Result<Vec<Input>>;
+    /// The first input topic has so many partitions now.
+    fn partitions(&mut self, _count: i32) {}
     /// Records for a transaction that is aborted.
     fn unseen(&mut self) -> Result<Vec<Input>>;
     /// What is written in the end.
@@ -106,6 +108,11 @@ impl Session {
             }
             pace.wrote(inputs.len());
             if pace.every(3) {
+                // A topic may get more while the load goes on; brokers that are down tell next time.
+                let topic = self.inputs.keys().next().map(|(topic, _)| topic);
+                if let Some(Ok(count)) = topic.map(|topic| self.topics.partitions(topic)) {
+                    source.partitions(count);
+                }
                 aborted.write(&source.unseen()?);
             }
         }
@@ -121,7 +128,12 @@ impl Session {
     }
 
     pub fn progress(&self) -> Result<BTreeMap<String, i64>> {
-        self.group.progress(self.inputs.keys())
+        let mut partitions: BTreeSet<At> = self.inputs.keys().cloned().collect();
+        for topic in names(&self.inputs) {
+            partitions
+                .extend((0..self.topics.partitions(&topic)?).map(|partition| (topic.clone(), partition)));
+        }
+        self.group.progress(&partitions)
     }
 
     pub fn decoder(&self) -> MutexGuard<'_, Decoder> {
@@ -138,7 +150,7 @@ impl Session {
         self.topics.read(Isolation::Committed, &from, &to, |topic, record| {
             let at: At = (topic.into(), record.partition);
             there.insert((at.clone(), record.offset));
-            if self.inputs.contains_key(&at) {
+            if !self.tables.contains_key(&at) {
                 last.insert(at, record.offset);
             }
             each(topic, Seen { record, aborted: false });

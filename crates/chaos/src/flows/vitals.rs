@@ -227,6 +227,11 @@ impl Source for VitalSigns {
         Ok(inputs)
     }
 
+    fn partitions(&mut self, count: i32) {
+        let count = usize::try_from(count).unwrap_or_default();
+        self.logs.resize_with(count.max(self.logs.len()), Log::default);
+    }
+
     fn unseen(&mut self) -> Result<Vec<Input>> {
         let log = self.turn;
         let row = self.row(log);
