@@ -79,8 +79,6 @@ pub fn main(arguments: &[String]) -> Result<()> {
 /// Runs the harness on this stack, which it brings up; whether everything was as it must be.
 pub fn on(stack: &mut Stack, arguments: &[String]) -> Result<bool> {
     let root = stack.root.clone();
-    // A worker's clock is set wrong by its library.
-    install::debian_packages(&["faketime"].into())?;
     let built = build(&root, Profile::of(arguments))?;
     stack.choose_brokers(BROKERS)?;
     let whole = arguments.iter().any(|argument| argument == "whole");

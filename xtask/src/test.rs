@@ -10,7 +10,7 @@ use anyhow::{Context, Result, anyhow, bail};
 
 use crate::stack::layout::{self, Stack};
 use crate::stack::{self, install};
-use crate::{deny, oracles, tidy};
+use crate::{chaos, deny, oracles, tidy};
 
 const HELP: &str = "\
 Everything a change must pass. Phases, in this order:
@@ -21,6 +21,7 @@ Everything a change must pass. Phases, in this order:
   unit         the tests that need no server; only when named, since integration runs them too
   integration  all tests, against a stack of its own that is started before and removed after, with the FHIR
                validators that judge what is emitted
+  chaos        cargo xtask chaos --quick: today's seventh of all faults, on a stack of its own with three brokers
 
 Usage: cargo xtask test [--only PHASE,…] [-- ARGUMENTS OF cargo test]
 
@@ -31,7 +32,7 @@ Examples:
 
 Cargo.lock must be up to date (--locked). Advisories are not part of it: `cargo deny check advisories` fetches their database.";
 
-const PHASES: [&str; 6] = ["fmt", "tidy", "deny", "clippy", "unit", "integration"];
+const PHASES: [&str; 7] = ["fmt", "tidy", "deny", "clippy", "unit", "integration", "chaos"];
 
 pub fn main(arguments: &[String]) -> Result<()> {
     let Some((phases, extra)) = parse(arguments)? else {
@@ -40,7 +41,7 @@ pub fn main(arguments: &[String]) -> Result<()> {
     };
     let begin = Instant::now();
     let mut report = Vec::new();
-    if phases.iter().any(|phase| ["clippy", "unit", "integration"].contains(phase)) {
+    if phases.iter().any(|phase| ["clippy", "unit", "integration", "chaos"].contains(phase)) {
         install::build_prerequisites()?;
     }
     for phase in phases {
@@ -100,11 +101,22 @@ fn run(phase: &str, extra: &[String]) -> Result<()> {
             let skip = ("FHIREHOSE_TEST_SKIP_STACK".to_owned(), "1".to_owned());
             cargo_test(&["--lib", "--bins"], extra, vec![skip])
         }
+        "chaos" => {
+            let mut private = PrivateStack::new("chaos")?;
+            let results = private.dir.join("results.jsonl").display().to_string();
+            match chaos::on(&mut private.stack, &["--quick".into(), "--results".into(), results])? {
+                true => Ok(()),
+                false => bail!("not everything was as it must be"),
+            }
+        }
         _ => {
             oracles::prerequisites()?;
             let cache = layout::cache_dir()?;
             let judges = thread::spawn(move || oracles::install(&root, &cache));
-            let stack = PrivateStack::up();
+            let stack = PrivateStack::new("test").and_then(|mut private| {
+                stack::up_all(&mut private.stack)?;
+                Ok(private)
+            });
             let judges = judges.join().map_err(|_| anyhow!("the judges' thread failed"))??;
             let stack = stack?;
             let mut env = stack::env_lines(&stack.stack)?;
@@ -187,12 +199,10 @@ struct PrivateStack {
 }
 
 impl PrivateStack {
-    fn up() -> Result<PrivateStack> {
-        let dir = layout::repository()?.join(".stack").join(format!("test-{}", std::process::id()));
+    fn new(name: &str) -> Result<PrivateStack> {
+        let dir = layout::repository()?.join(".stack").join(format!("{name}-{}", std::process::id()));
         let stack = Stack::open_at(dir.clone())?;
-        let mut private = PrivateStack { watchdog: watchdog(&dir)?, stack, dir };
-        stack::up_all(&mut private.stack)?;
-        Ok(private)
+        Ok(PrivateStack { watchdog: watchdog(&dir)?, stack, dir })
     }
 }
 
@@ -244,7 +254,10 @@ mod tests {
     fn phases_are_chosen_by_name_and_unknown_ones_refused() {
         let parsed = |list: &[&str]| parse(&list.iter().map(|s| s.to_string()).collect::<Vec<_>>());
         assert_eq!(parsed(&["--only", "fmt,unit"]).unwrap().unwrap().0, ["fmt", "unit"]);
-        assert_eq!(parsed(&[]).unwrap().unwrap().0, ["fmt", "tidy", "deny", "clippy", "integration"]);
+        assert_eq!(
+            parsed(&[]).unwrap().unwrap().0,
+            ["fmt", "tidy", "deny", "clippy", "integration", "chaos"]
+        );
         assert_eq!(parsed(&["--", "-p", "x"]).unwrap().unwrap().1, ["-p", "x"]);
         assert!(parsed(&["--only", "fmt,nonsense"]).is_err());
         assert!(parsed(&["--nonsense"]).is_err());
