@@ -89,6 +89,7 @@ pub enum Field<'v> {
     Text(&'v str),
     Long(i64),
     Bool(bool),
+    Double(f64),
 }
 
 /// The fields of a schema in order, to write records whose values are named.
@@ -118,6 +119,7 @@ impl Shape {
                 Field::Text(text) => datum.text(text),
                 Field::Long(value) => datum.long(*value),
                 Field::Bool(value) => datum.long(if *value { -1 } else { 0 }),
+                Field::Double(value) => datum.double(*value),
             }
         };
         self.fields.iter().fold(Datum::of(self.id), write).end()
@@ -154,9 +156,12 @@ impl Datum {
 
     /// Of a field that may be null.
     pub fn some_double(self, value: f64) -> Datum {
-        let mut datum = self.long(1);
-        datum.0.extend_from_slice(&value.to_le_bytes());
-        datum
+        self.long(1).double(value)
+    }
+
+    fn double(mut self, value: f64) -> Datum {
+        self.0.extend_from_slice(&value.to_le_bytes());
+        self
     }
 
     /// So many fields that are null, or empty arrays: both are one zero.

@@ -20,6 +20,7 @@ mod vitals;
 mod warehouse;
 mod warehouse_inputs;
 mod warehouse_rows;
+mod whole;
 
 use crate::flow::Flow;
 
@@ -34,5 +35,6 @@ pub fn all() -> Vec<&'static dyn Flow> {
         &warehouse::Warehouse,
         &search::SearchFlow,
         &redis::RedisFlow,
+        &whole::Whole,
     ]
 }

@@ -192,7 +192,7 @@ pub struct PostgresRun {
 }
 
 /// Looks for more than rows and offsets, in the same snapshot.
-pub type Also<'a> = &'a dyn Fn(&mut postgres::Transaction<'_>, &mut Breaches) -> Result<()>;
+pub type Also<'a> = &'a dyn Fn(&mut postgres::Transaction<'_>, &Books, &mut Breaches) -> Result<()>;
 
 impl PostgresRun {
     pub fn open(
@@ -263,7 +263,7 @@ impl PostgresRun {
                     books.differences(at, table.name, rows, Some(Invariant::I4), &mut found);
                 }
             }
-            also(transaction, &mut found)
+            also(transaction, &books, &mut found)
         });
         // A server that cannot be asked is no breach; what was seen before is.
         drop(looked);
@@ -281,7 +281,7 @@ impl PostgresRun {
                 let rows = store::rows(transaction, &table.rows, &self.tenant)?;
                 books.differences(at, table.name, rows, None, &mut found);
             }
-            also(transaction, &mut found)
+            also(transaction, &books, &mut found)
         })?;
         self.inbox.check_letters(&books, &mut found)?;
         Ok(found.into_vec())

@@ -75,7 +75,7 @@ impl Live for Running {
     }
 
     fn watch(&self) -> Vec<Violation> {
-        self.store.watch(&|_, _| Ok(()))
+        self.store.watch(&|_, _, _| Ok(()))
     }
 
     fn progress(&self) -> Result<BTreeMap<String, i64>> {
@@ -83,7 +83,7 @@ impl Live for Running {
     }
 
     fn check(&self) -> Result<Vec<Violation>> {
-        self.store.check(&|_, _| Ok(()))
+        self.store.check(&|_, _, _| Ok(()))
     }
 }
 

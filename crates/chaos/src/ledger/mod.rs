@@ -6,6 +6,7 @@ pub mod load;
 pub mod postgres;
 pub mod redis;
 pub mod references;
+pub mod scd2;
 pub mod search;
 pub mod state;
 pub mod topics;
