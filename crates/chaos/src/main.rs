@@ -213,7 +213,7 @@ fn told(args: &Args, harness: &Harness, number: u64, plan: &Plan, outcome: &Outc
     for violation in &outcome.violations {
         println!("        {} ({}): {}", violation.invariant, violation.count, violation.what);
     }
-    if outcome.violations.is_empty() && outcome.error.is_none() {
+    if outcome.violations.is_empty() && outcome.error.is_none() && outcome.struck {
         if !args.keep_logs && dir.exists() {
             std::fs::remove_dir_all(&dir)?;
         }

@@ -13,11 +13,10 @@ mod process;
 
 pub use process::{Process, Resources, Tended};
 
-/// Where Debian's package `faketime` puts the library that moves a process's wall clock.
-const FAKETIME: [&str; 2] = [
-    "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1",
-    "/usr/lib/aarch64-linux-gnu/faketime/libfaketimeMT.so.1",
-];
+/// The library that moves a process's wall clock. Not libfaketime: that knows nothing of C11's `cnd_timedwait`, by
+/// which librdkafka waits, so that a client with a moved clock would wait for ever or not at all.
+const SKEW: &str = include_str!("skew.c");
+
 /// The processes of one run. Those that still run when it is dropped are killed.
 pub struct Fleet {
     binary: PathBuf,
@@ -83,7 +82,7 @@ impl Fleet {
             .args(&setting.arguments)
             .envs(setting.env.iter().map(|(name, value)| (name, value)));
         if setting.clock_off_seconds != 0 {
-            skew(&mut command, setting.clock_off_seconds)?;
+            skew(&mut command, setting.clock_off_seconds, &self.dir)?;
         }
         let log = self.dir.join(format!("{instance}.log"));
         let process = Process::start(command, &setting.once, processor, instance, listen, log)?;
@@ -140,16 +139,15 @@ fn binary() -> Result<PathBuf> {
     Ok(binary)
 }
 
-/// Moves the wall clock alone: time-outs run on the monotonic one, and a machine with a wrong date does not
-/// stop them.
-fn skew(command: &mut Command, seconds: i64) -> Result<()> {
-    let library = FAKETIME.into_iter().find(|library| Path::new(library).is_file());
-    let library = library.context("libfaketime is not installed (Debian package faketime)")?;
-    command.env("LD_PRELOAD", library).env("FAKETIME", format!("{seconds:+}s")).envs([
-        ("DONT_FAKE_MONOTONIC", "1"),
-        ("NO_FAKE_STAT", "1"),
-        ("FAKETIME_DONT_RESET", "1"),
-    ]);
+/// Moves the wall clock alone: time-outs run as ever, as on a machine with a wrong date.
+fn skew(command: &mut Command, seconds: i64, dir: &Path) -> Result<()> {
+    let (source, library) = (dir.join("skew.c"), dir.join("skew.so"));
+    fs::write(&source, SKEW)?;
+    let mut cc = Command::new("cc");
+    cc.args(["-shared", "-fPIC", "-O1", "-o"]).args([&library, &source]);
+    let output = cc.output().context("running cc")?;
+    ensure!(output.status.success(), "cc: {}", String::from_utf8_lossy(&output.stderr));
+    command.env("LD_PRELOAD", library).env("FHIREHOSE_CLOCK_OFF_SECONDS", seconds.to_string());
     Ok(())
 }
 
