@@ -110,7 +110,11 @@ fn drive(flow: &dyn Flow, world: &World) {
 
     let processes: Vec<_> = (0..2).map(|number| Process::start(name, number, &dir)).collect();
     let begun = Instant::now();
-    load(live, Duration::from_secs(6));
+    let before = live.progress().unwrap();
+    while live.progress().is_ok_and(|now| now == before) && begun.elapsed() < Duration::from_secs(60) {
+        sleep(Duration::from_millis(200));
+    }
+    load(live, Duration::from_secs(5));
     loop {
         let watched = quiet(live);
         assert!(watched.is_empty(), "{name}: {watched:#?}");

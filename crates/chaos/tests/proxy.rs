@@ -147,10 +147,14 @@ fn latency_delays_each_way_and_keeps_the_order() {
         "one after another: {took:?}"
     );
     lab.set(Leg::Redis, Toxic::Latency { ms: 60_000, jitter_ms: 0 });
-    stream.write_all(b"x").unwrap();
-    sleep(Duration::from_millis(50));
+    for byte in b"xyz" {
+        stream.write_all(&[*byte]).unwrap();
+        sleep(Duration::from_millis(50));
+    }
     lab.proxies.heal();
-    stream.read_exact(&mut back[..1]).unwrap();
+    stream.write_all(b".").unwrap();
+    stream.read_exact(&mut back[..4]).unwrap();
+    assert_eq!(&back[..4], b"xyz.", "healing sets free what waited");
 }
 
 #[test]

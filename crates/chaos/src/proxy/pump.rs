@@ -54,7 +54,8 @@ struct Shared {
 /// Bytes on their way.
 struct Piece {
     bytes: Vec<u8>,
-    due: Option<Instant>,
+    /// Not before then, as long as the leg's state is the one of this number.
+    due: Option<(Instant, u64)>,
     /// Freed once the bytes are written, or will never be.
     held: Option<Held>,
 }
@@ -141,7 +142,6 @@ async fn read(
 ) -> io::Result<()> {
     let mut buffer = vec![0; BUFFER];
     let mut random = ChaCha8Rng::seed_from_u64(control.counters().connections);
-    let mut last_due = None;
     loop {
         let room = match control.now().toxic {
             Toxic::Slow { bytes_per_second } => (bytes_per_second as usize / 20).clamp(1, BUFFER),
@@ -149,7 +149,7 @@ async fn read(
         };
         // A reset by the peer is an end like another: what it had sent before is still delivered.
         let count = from.read(&mut buffer[..room]).await.unwrap_or(0);
-        let toxic = control.now().toxic;
+        let State { toxic, number, .. } = control.now();
         if swallows(toxic, way) {
             shared.lost.store(true, Ordering::SeqCst);
             if count == 0 {
@@ -184,8 +184,8 @@ async fn read(
                 }
                 _ => None,
             };
-            let due = delay.map(|delay| Instant::now() + delay).max(last_due);
-            last_due = due;
+            // What comes later waits behind it in the queue.
+            let due = delay.map(|delay| (Instant::now() + delay, number));
             if queue.send(Piece { bytes, due, held }).await.is_err() {
                 return Ok(());
             }
@@ -202,8 +202,8 @@ async fn write(
     let mut watch = control.watch();
     let mut gone = false;
     while let Some(piece) = queue.recv().await {
-        watch.mark_unchanged();
-        if let Some(due) = piece.due {
+        let number = watch.borrow_and_update().number;
+        if let Some((due, _)) = piece.due.filter(|(_, under)| *under == number) {
             // Another state of the leg sets free what waited under this one.
             tokio::select! {
                 () = sleep_until(due) => {}
