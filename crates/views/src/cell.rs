@@ -36,6 +36,21 @@ pub enum Cell<'a> {
     Json(Vec<u8>),
 }
 
+impl Cell<'_> {
+    /// Bytes of its text or JSON.
+    pub(crate) fn bytes(&self) -> usize {
+        match self {
+            Cell::Null | Cell::Bool(_) | Cell::Integer(_) => 0,
+            Cell::Decimal(text)
+            | Cell::Text(text)
+            | Cell::Date(text)
+            | Cell::DateTime(text)
+            | Cell::Time(text) => text.len(),
+            Cell::Json(json) => json.len(),
+        }
+    }
+}
+
 impl ColumnType {
     /// Of a FHIR type's name (`null` in the name's place is `Any`); `None` where the name is none.
     pub(crate) fn of(name: &str) -> Option<Self> {

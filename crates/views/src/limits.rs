@@ -11,6 +11,8 @@ pub const MAX_NESTING: usize = 32;
 pub const MAX_COLUMNS: usize = 1600;
 /// Cells of one resource: its rows times the columns.
 pub const MAX_CELLS: usize = 1 << 22;
+/// Bytes of text and JSON in the cells of one resource.
+pub const MAX_BYTES: usize = 1 << 28;
 /// Items of one resource that a `forEach`, `forEachOrNull` or `repeat` comes by, nested ones as often as they do.
 pub const MAX_ITEMS: usize = 1 << 20;
 /// Levels a `repeat` goes down: no document is deeper.

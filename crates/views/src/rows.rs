@@ -2,7 +2,7 @@ use fhirehose_fhirpath::{Collection, Ctx, EvalError, Expr, Item};
 use fhirehose_tape::Value;
 
 use crate::functions::ViewFunctions;
-use crate::limits::{MAX_CELLS, MAX_ITEMS, MAX_REPEAT};
+use crate::limits::{MAX_BYTES, MAX_CELLS, MAX_ITEMS, MAX_REPEAT};
 use crate::{Cell, ColumnType, Each, Select, View};
 
 /// Why a resource has no rows by a view. Never holds values.
@@ -50,7 +50,7 @@ impl View {
             }
         }
         let cells = vec![Cell::Null; self.columns.len()];
-        let mut run = Run { view: self, ctx, index: 0, cells, items: 0 };
+        let mut run = Run { view: self, ctx, index: 0, cells, bytes: 0, items: 0 };
         run.level(&self.body, 0)?;
         run.cells.chunks_exact(self.columns.len()).for_each(emit);
         Ok(())
@@ -65,6 +65,8 @@ struct Run<'a> {
     /// `%rowIndex`.
     index: usize,
     cells: Vec<Cell<'a>>,
+    /// Bytes in cells so far, with those of rows that are gone.
+    bytes: usize,
     /// Items come by so far.
     items: usize,
 }
@@ -114,6 +116,8 @@ impl<'a> Run<'a> {
         let width = self.view.columns.len();
         for (column, path) in &select.columns {
             let cell = self.cell(*column, path)?;
+            let count = (self.cells.len() - from) / width;
+            self.add_bytes(cell.bytes().saturating_mul(count))?;
             // All but the last row take a copy.
             let mut rows = self.cells[from..].chunks_exact_mut(width).rev();
             if let Some(last) = rows.next() {
@@ -143,9 +147,18 @@ impl<'a> Run<'a> {
         if last {
             self.cells.append(base);
         } else {
+            self.add_bytes(base.iter().map(Cell::bytes).sum())?;
             self.cells.extend_from_slice(base);
         }
         Ok(start)
+    }
+
+    fn add_bytes(&mut self, bytes: usize) -> Result<(), RowError> {
+        self.bytes = self.bytes.saturating_add(bytes);
+        if self.bytes > MAX_BYTES {
+            return Err(error("rows", format!("more than {MAX_BYTES} bytes of one resource")));
+        }
+        Ok(())
     }
 
     /// What paths lead to from what is in focus, and from there again.

@@ -3,7 +3,8 @@
 use fhirehose_fhirpath::Env;
 use fhirehose_tape::Tape;
 use fhirehose_views::{
-    MAX_CELLS, MAX_COLUMNS, MAX_DEFINITION, MAX_EXPRESSION, MAX_ITEMS, MAX_NESTING, MAX_REPEAT, View,
+    MAX_BYTES, MAX_CELLS, MAX_COLUMNS, MAX_DEFINITION, MAX_EXPRESSION, MAX_ITEMS, MAX_NESTING, MAX_REPEAT,
+    View,
 };
 use serde_json::{Value, json};
 
@@ -58,6 +59,21 @@ fn rows_of_one_resource() {
 }
 
 #[test]
+fn text_of_one_resource() {
+    let long = format!("'{}'", "x".repeat(10_000));
+    let select = |levels: usize| -> Value {
+        let mut selects = vec![json!({"column": [{"name": "long", "path": long}]})];
+        selects
+            .extend((0..levels).map(
+                |i| json!({"forEach": "name", "column": [{"name": format!("c{i}"), "path": "family"}]}),
+            ));
+        json!(selects)
+    };
+    assert_eq!(rows(select(2), 32), Ok(32 * 32));
+    assert_eq!(rows(select(3), 32), Err("rows: more than 268435456 bytes of one resource".into()));
+}
+
+#[test]
 fn work_that_leaves_no_rows() {
     let mut select = json!({"forEach": "contact", "column": [{"name": "a", "path": "gender"}]});
     for _ in 0..8 {
@@ -84,6 +100,15 @@ fn the_docs_say_them() {
     let (_, table) = text.split_once("\n## Limits\n").unwrap();
     let (table, _) = table.split_once("\n## ").unwrap();
     let said = table.lines().filter_map(|line| line.strip_suffix(" |")?.rsplit(' ').next()?.parse().ok());
-    let limits = [MAX_DEFINITION, MAX_EXPRESSION, MAX_NESTING, MAX_COLUMNS, MAX_REPEAT, MAX_ITEMS, MAX_CELLS];
+    let limits = [
+        MAX_DEFINITION,
+        MAX_EXPRESSION,
+        MAX_NESTING,
+        MAX_COLUMNS,
+        MAX_REPEAT,
+        MAX_ITEMS,
+        MAX_CELLS,
+        MAX_BYTES,
+    ];
     assert_eq!(said.collect::<Vec<usize>>(), limits);
 }

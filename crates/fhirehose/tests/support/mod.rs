@@ -81,7 +81,7 @@ pub fn patient(i: usize) -> Value {
 /// Enough for many batches, with resources of other types between.
 pub fn many() -> (Vec<u8>, Vec<Value>) {
     let (mut lines, mut rows) = (String::new(), Vec::new());
-    for i in 0..20_000 {
+    for i in 0..8_000 {
         let patient = patient(i);
         lines.push_str(&format!("{patient}\n{}\n", json!({"resourceType": "Group", "id": "g"})));
         let given =

@@ -29,12 +29,10 @@ pub fn run(command: &ViewsCommand) -> anyhow::Result<ExitCode> {
             for path in &args.views {
                 match view(path) {
                     Ok(view) => {
-                        let count = view.columns().len();
-                        say(format_args!(
-                            "{}: sound, {count} columns of {}",
-                            path.display(),
-                            view.resource()
-                        ));
+                        let (count, of) = (view.columns().len(), view.resource());
+                        let known = fhirehose_fhir::element_exists(of, "id");
+                        let but = if known { "" } else { ", whose elements are not known here" };
+                        say(format_args!("{}: sound, {count} columns of {of}{but}", path.display()));
                     }
                     Err(why) => {
                         wrong = true;
