@@ -1,5 +1,5 @@
-//! Installs the judges of the integration tests into the cache: the official FHIR validator and the
-//! `fhir.resources` models. Neither is part of the product.
+//! Installs the judges of the tests into the cache: the official FHIR validator, the `fhir.resources` models and
+//! `fhirpathpy`. None is part of the product.
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -12,8 +12,8 @@ use crate::stack::install::{debian_packages, step};
 /// Folder of the validator's jars; the version is that of `tests/oracles/pom.xml`.
 const JARS: &str = "hapi-8.8.1";
 const DEPENDENCY_PLUGIN: &str = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1";
-/// The last models of FHIR 4.0.1, and what they run on.
-const MODELS: [&str; 2] = ["fhir.resources==6.4.0", "pydantic<2"];
+/// The last models of FHIR 4.0.1, and what they run on; another FHIRPath.
+const MODELS: [&str; 3] = ["fhir.resources==6.4.0", "pydantic<2", "fhirpathpy==2.2.4"];
 
 /// What the machine must have. Apart from [`install`], since two package installations at once do not work.
 pub fn prerequisites() -> Result<()> {
@@ -57,10 +57,10 @@ fn validator(source: &Path, dir: &Path) -> Result<()> {
 fn models(dir: &Path) -> Result<()> {
     let (environment, python) = (dir.join("py"), dir.join("py/bin/python"));
     let mut works = Command::new(&python);
-    if python.exists() && shell::capture(works.args(["-c", "import fhir.resources"])).is_ok() {
+    if python.exists() && shell::capture(works.args(["-c", "import fhir.resources, fhirpathpy"])).is_ok() {
         return Ok(());
     }
-    step("fhir.resources", || {
+    step("fhir.resources and fhirpathpy", || {
         shell::capture(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&environment))?;
         shell::capture(Command::new(&python).args(["-m", "pip", "install", "-q"]).args(MODELS)).map(drop)
     })
