@@ -41,7 +41,10 @@ fn command(arguments: &[&str]) -> Command {
 }
 
 /// Ends with the test.
-struct Process(Child);
+struct Process {
+    child: Child,
+    listen: String,
+}
 
 impl Process {
     fn start(flow: &str, number: usize, logs: &Path) -> Process {
@@ -49,15 +52,20 @@ impl Process {
         let log = File::create(logs.join(format!("{flow}-{number}.log"))).unwrap();
         let mut command =
             command(&["run", flow, "--instance", &format!("flows-{number}"), "--listen", &listen]);
-        Process(command.stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap())
+        let child = command.stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
+        Process { child, listen }
+    }
+
+    fn ready(&self) -> bool {
+        ureq::get(format!("http://{}/readyz", self.listen)).call().is_ok()
     }
 }
 
 impl Drop for Process {
     fn drop(&mut self) {
         // Ended already is as good.
-        drop(self.0.kill());
-        drop(self.0.wait());
+        drop(self.child.kill());
+        drop(self.child.wait());
     }
 }
 
@@ -96,27 +104,31 @@ fn drive(flow: &dyn Flow, world: &World) {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_millis();
     let dir = std::env::temp_dir().join(format!("fhirehose-flows-{name}-{now}"));
     fs::create_dir_all(&dir).unwrap();
-    let run = Run { seed: 4, tag: format!("f{now}"), rate: 300.0, poison: 0.01, dir: dir.clone() };
-    let live = flow.open(world, &run).unwrap();
-    let live: &dyn Live = &*live;
+    let open = |tag: String| {
+        let run = Run { seed: 4, tag, rate: 300.0, poison: 0.01, dir: dir.clone() };
+        flow.open(world, &run).unwrap()
+    };
 
-    let records = load(live, Duration::from_secs(2));
+    let unread = open(format!("f{now}a"));
+    let records = load(&*unread, Duration::from_secs(2));
     assert!(records > 300, "{name}: {records} records");
-    let missing = live.check().unwrap();
+    let missing = unread.check().unwrap();
     assert!(!missing.is_empty(), "{name}: nothing was processed, and nothing is missing");
     for breach in missing {
         println!("{name}, before: {} {} of {records} {}", breach.invariant, breach.count, breach.what);
     }
 
+    let live = open(format!("f{now}b"));
     let processes: Vec<_> = (0..2).map(|number| Process::start(name, number, &dir)).collect();
     let begun = Instant::now();
-    let before = live.progress().unwrap();
-    while live.progress().is_ok_and(|now| now == before) && begun.elapsed() < Duration::from_secs(60) {
+    while !processes.iter().all(Process::ready) {
+        assert!(begun.elapsed() < Duration::from_secs(90), "{name} is not ready: {}", dir.display());
         sleep(Duration::from_millis(200));
     }
-    load(live, Duration::from_secs(5));
+    load(&*live, Duration::from_secs(5));
+    let begun = Instant::now();
     loop {
-        let watched = quiet(live);
+        let watched = quiet(&*live);
         assert!(watched.is_empty(), "{name}: {watched:#?}");
         let found = live.check().unwrap();
         if found.is_empty() {
