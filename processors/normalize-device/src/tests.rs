@@ -176,6 +176,20 @@ fn readings_wait_one_by_one_and_flow_when_their_assignment_comes() {
     assert!(values(&[&first, &second]) == values(&[&expected]), "byte for byte");
 }
 
+/// Of two readings of one device and time the later one must stay.
+#[test]
+fn parked_readings_flow_in_the_order_they_came() {
+    let mut processor = processor();
+    let (mut batch, mut out) = (Batch::default(), Outputs::default());
+    (0..3).for_each(|_| batch_of_two().push(&mut batch));
+    processor.process(&batch, &mut out).unwrap();
+    processor.committed();
+    let waiting = parked(&out, false);
+    assign(&mut processor, WATCH, PATIENT, NOW - 5 * HOUR, None);
+    let flowed = parked(&wake(&mut processor), true);
+    assert_eq!((flowed.len(), flowed), (6, waiting));
+}
+
 #[test]
 fn an_abort_takes_back_parking_and_waking() {
     let mut processor = processor();
