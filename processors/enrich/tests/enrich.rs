@@ -152,6 +152,18 @@ fn a_known_target_is_copied_and_digits_are_kept() {
 }
 
 #[test]
+fn targets_stay_known_while_partitions_come_and_go() {
+    let world = World::new();
+    let mut enrich = world.enrich(None);
+    arrive(&mut enrich, &world.batch("fhir.patient", 7, "a", "p1", Some(PATIENT)));
+    let patients = partition("fhir.patient");
+    enrich.revoked(std::slice::from_ref(&patients));
+    enrich.assigned(&[Assigned { at: patients, next_offset: 8, metadata: None }]).unwrap();
+    let (_, out) = process(&mut enrich, &world.batch("fhir.observation", 9, "a", "o1", Some(HEART_RATE)));
+    assert_eq!(world.read(&out)[0].columns.as_ref().unwrap()["subject_resolved"], true);
+}
+
+#[test]
 fn a_late_target_makes_the_record_come_again_once() {
     let world = World::new();
     let mut enrich = world.enrich(None);
