@@ -11,7 +11,7 @@ use rdkafka::bindings as native;
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, ConsumerGroupMetadata};
-use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Headers, Message};
 use rdkafka::statistics::Statistics;
 use rdkafka::types::RDKafkaRespErr;
@@ -321,18 +321,6 @@ impl Reader {
         })
     }
 
-    /// The same, without waiting; [`Reader::take_answer`] tells.
-    pub(crate) fn commit_soon(&self, offsets: &TopicPartitionList) -> Result<(), Fault> {
-        let sent = self.consumer.commit(offsets, CommitMode::Async);
-        sent.map_err(|error| transient("committing offsets failed", &error))
-    }
-
-    /// What came of a [`Reader::commit_soon`], if anything has: `None` inside is no answer, `Some(false)` a
-    /// refusal.
-    pub(crate) fn take_answer(&self) -> Option<Option<bool>> {
-        lock(&self.consumer.context().answers).pop_front()
-    }
-
     /// Who we are in the group, to fence a transaction with: `None` when the group has put us out. Brokers
     /// let a transaction without generation pass unfenced, so it must never get one of those.
     pub(crate) fn membership(&self) -> Option<ConsumerGroupMetadata> {
@@ -460,7 +448,6 @@ impl Drop for Reader {
 pub(crate) struct Member {
     changes: Mutex<VecDeque<(bool, TopicPartitionList, bool)>>,
     behind: Mutex<HashMap<(String, i32), Behind>>,
-    answers: Mutex<VecDeque<Option<bool>>>,
     closing: AtomicBool,
 }
 
@@ -520,16 +507,5 @@ impl ConsumerContext for Member {
             return;
         }
         lock(&self.changes).push_back((assigned, list.clone(), consumer.assignment_lost()));
-    }
-
-    fn commit_callback(&self, result: KafkaResult<()>, _: &TopicPartitionList) {
-        let answer = match result {
-            Ok(()) => Some(true),
-            Err(error) => {
-                tracing::debug!(%error, "an offset commit failed");
-                refused(&error).then_some(false)
-            }
-        };
-        lock(&self.answers).push_back(answer);
     }
 }

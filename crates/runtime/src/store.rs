@@ -57,9 +57,6 @@ impl Stage for StoreLoop<'_> {
     }
 
     fn rebalance(&mut self) -> Result<(), Fault> {
-        while let Some(answer) = self.reader.take_answer() {
-            self.machine.hint_answered(answer);
-        }
         while let Some(change) = self.reader.take_change() {
             match change {
                 Change::Assigned(partitions) => self.assigned(&partitions)?,
@@ -429,7 +426,8 @@ impl<'w> StoreLoop<'w> {
         }
     }
 
-    /// Tells Kafka how far the store is, and waits for no answer.
+    /// Tells Kafka how far the store is. Waits for the answer: the client tells none of commits that nobody
+    /// waits for, and no letter may go out before it is known.
     fn hint(&mut self) {
         self.hinted = Instant::now();
         if self.reader.membership().is_none() {
@@ -441,10 +439,16 @@ impl<'w> StoreLoop<'w> {
             return;
         }
         let list = list_with_offsets(hints.iter().map(|(at, offset)| (at, *offset, None)));
-        match list.and_then(|list| self.reader.commit_soon(&list)) {
-            Ok(()) => self.machine.hinted(hints),
-            Err(fault) => tracing::debug!(why = fault.what, "the lag hint was not committed"),
-        }
+        let Ok(list) = list else { return };
+        self.machine.hinted(hints);
+        let taken = match self.reader.commit(&list) {
+            Ok(()) => Some(true),
+            Err(failed) => {
+                tracing::debug!(why = failed.fault.what, "the lag hint was not committed");
+                failed.answered.then_some(false)
+            }
+        };
+        self.machine.hint_answered(taken);
     }
 }
 

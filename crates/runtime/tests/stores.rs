@@ -296,6 +296,28 @@ fn retention_of_a_quiet_topic_that_was_stored_is_no_loss() {
     assert_eq!(sorted(database.lock().unwrap().rows.clone()), good(110));
 }
 
+/// Kafka is told of the lag every few seconds; a letter waits until that was answered.
+#[test]
+fn a_letter_goes_out_after_the_lag_was_told() {
+    let Some(mut bench) = Bench::new("hinted") else { return };
+    let spec = bench.copier(1);
+    let input = format!("{}-in", spec.group);
+    let database = Arc::new(Mutex::new(Database::default()));
+    let engine = start(bench.config(), spec.clone(), &database, OffsetsIn::Store);
+    // Hundreds are bad: none at first.
+    bench.produce(&input, 1, 1..100);
+    await_rows(&database, 99);
+    thread::sleep(Duration::from_secs(6));
+    bench.produce(&input, 1, 100..200);
+    await_rows(&database, 198);
+    end(engine);
+    assert_eq!(
+        sorted(database.lock().unwrap().rows.clone()),
+        (1..200).filter(|n| n % 100 != 0).collect::<Vec<_>>()
+    );
+    assert_eq!(bench.numbers(&format!("{}-dlq", spec.group)), [100]);
+}
+
 #[test]
 fn a_store_restored_from_an_old_backup_reads_all_that_is_kept() {
     let Some(mut bench) = Bench::new("restored") else { return };
