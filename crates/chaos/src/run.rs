@@ -257,6 +257,7 @@ fn after(field: &mut Field<'_>, seconds: u64, begun: Instant) -> Result<Option<D
         }
         Some(_) => {}
         None => {
+            field.fleet.processes.iter().for_each(Process::stacks);
             let now = field.live.progress().unwrap_or_default();
             let still = before.map(|before| behind(&before, &now)).unwrap_or_default();
             field.breaches.add(Invariant::I10, "partitions do not move", still.join(" "));

@@ -232,11 +232,11 @@ fn a_share_of_requests_is_refused_and_never_arrives() {
 }
 
 #[test]
-fn a_schema_is_unknown_and_subjects_are_not() {
+fn schemas_are_not_found_and_subjects_are() {
     let lab = Lab::new();
     let url = lab.address("FHIREHOSE__REGISTRY__URL");
     assert!(url.ends_with("/apis/ccompat/v7"));
-    lab.set(Leg::Registry, Toxic::UnknownSchema);
+    lab.set(Leg::Registry, Toxic::NotFound);
     let missing = ureq::get(format!("{url}/schemas/ids/7")).call();
     assert!(matches!(missing, Err(ureq::Error::StatusCode(404))));
     assert!(ureq::get(format!("{url}/subjects")).call().is_ok());

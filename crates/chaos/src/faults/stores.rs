@@ -58,7 +58,7 @@ pub fn registry_slow(field: &mut Field<'_>) -> Result<()> {
 }
 
 pub fn registry_wrong(field: &mut Field<'_>) -> Result<()> {
-    registry(field, Toxic::UnknownSchema)
+    registry(field, Toxic::NotFound)
 }
 
 fn registry(field: &mut Field<'_>, toxic: Toxic) -> Result<()> {

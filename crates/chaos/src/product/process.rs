@@ -196,6 +196,20 @@ impl Process {
         all[all.len().saturating_sub(lines)..].join("\n")
     }
 
+    /// Where each of its threads is, into `<instance>.stacks` beside its log, if there is a gdb to tell.
+    pub fn stacks(&self) {
+        let pid = self.pid().to_string();
+        let gdb = Command::new("gdb")
+            .args(["-p", &pid, "-batch", "-ex", "thread apply all bt 30"])
+            .stdin(Stdio::null())
+            .stderr(Stdio::null())
+            .output();
+        if let Ok(output) = gdb {
+            // Evidence for eyes: a run does not fail for it.
+            drop(fs::write(self.log.with_extension("stacks"), output.stdout));
+        }
+    }
+
     pub fn resources(&self) -> Result<Resources> {
         let proc = PathBuf::from(format!("/proc/{}", self.pid()));
         let status = fs::read_to_string(proc.join("status"))?;

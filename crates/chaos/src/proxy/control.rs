@@ -38,8 +38,8 @@ pub enum Toxic {
     PartialBulk { share: f64 },
     /// HTTP: every request is answered with 503.
     Unavailable,
-    /// Registry: no schema is known by its id.
-    UnknownSchema,
+    /// Registry: 404 for schemas by id without a code of the registry's own, as by a gateway that lost its way.
+    NotFound,
 }
 
 /// Since the proxy started.

@@ -51,9 +51,9 @@ async fn answer(
         Toxic::TooManyRequests { share } if control.is_struck(share) => {
             Ok(refused(StatusCode::TOO_MANY_REQUESTS, &too_many()))
         }
-        Toxic::UnknownSchema if head.uri.path().contains("/schemas/ids/") => {
+        Toxic::NotFound if head.uri.path().contains("/schemas/ids/") => {
             control.strike(1);
-            Ok(refused(StatusCode::NOT_FOUND, &json!({"error_code": 40403, "message": "Schema not found"})))
+            Ok(refused(StatusCode::NOT_FOUND, &json!({"message": "not found"})))
         }
         Toxic::PartialBulk { share } if head.uri.path().ends_with("/_bulk") => {
             let Some(bulk) = Bulk::part(&body, || control.is_struck(share)) else {
