@@ -2,19 +2,23 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 
-use super::avro::{Schemas, loosened};
+use super::avro::{Schemas, Shape, loosened};
 use super::stores::{Inbox, PostgresRun, Table, load, now_ms};
-use super::timescale_inputs::{Generator, SchemaIds, TOPIC, judge};
+use super::timescale_inputs::{Generator, SAMPLES, Schemata, TOPICS, judge};
 use crate::flow::{Flow, Halt, Live, Run, Target};
 use crate::ledger::Violation;
 use crate::ledger::topics::Topics;
 use crate::world::World;
 
 const NAME: &str = "sink-timescale";
-/// Read by the sink, and not written by the run.
-const IDLE: [&str; 2] = ["device.metrics", "alert.emergency"];
+/// The tables of the topics, and their keys as record keys have them.
+const TABLES: [(&str, &str, &str); 3] = [
+    ("vital_signs_timeseries", "public.vital_signs_timeseries", "tenant_id || '/' || device_id"),
+    ("device_metrics", "public.device_metrics", "tenant_id || '/' || device_id"),
+    ("device_alerts", "public.device_alerts", "device_id || '/' || kind"),
+];
 
 pub struct Timescale;
 
@@ -28,41 +32,56 @@ impl Flow for Timescale {
     }
 
     fn inputs(&self) -> Vec<String> {
-        vec![TOPIC.to_owned()]
+        TOPICS.map(str::to_owned).to_vec()
     }
 
     fn open(&self, world: &World, run: &Run) -> Result<Box<dyn Live>> {
         let mut schemas = Schemas::default();
-        let (sample, text) = schemas.add(&world.registry, TOPIC)?;
-        let loose_text = loosened(&text, "LooseSample", "patient_id")?;
-        let ids = SchemaIds {
-            sample,
-            loose: schemas.register(&world.registry, "chaos.loose.vitals", &loose_text)?,
-        };
-        let columns = columns(&text)?;
-        let partitions = Topics::connect(world)?.partitions(TOPIC)?;
-        let judging = schemas.clone();
-        let judge = Box::new(move |_: &str, record: &_| judge(record, &judging, now_ms()));
-        let inbox = Inbox::open(world, NAME, &[TOPIC], &IDLE, 1, judge)?;
-        let table = Table {
-            name: "vital_signs_timeseries",
-            from: "public.vital_signs_timeseries",
-            rows: format!(
-                "SELECT tenant_id || '/' || device_id || '/' || (extract(epoch FROM observed_at) * 1000)::int8,
-                     version, {}, source_ts
-                 FROM public.vital_signs_timeseries WHERE tenant_id = $1",
-                columns.join(", ")
-            ),
-        };
-        let store = PostgresRun::open(inbox, world, run, &IDLE, vec![table])?;
-        Ok(Box::new(Running { world: world.clone(), run: run.clone(), ids, partitions, store }))
+        let (mut ids, mut texts) = (Vec::new(), Vec::new());
+        for topic in TOPICS {
+            let (id, text) = schemas.add(&world.registry, topic)?;
+            ids.push(id);
+            texts.push(text);
+        }
+        let loose = loosened(&texts[SAMPLES], "LooseSample", "patient_id")?;
+        let loose = schemas.register(&world.registry, "chaos.loose.vitals", &loose)?;
+        let schemata = schemata(&ids, &texts, loose)?;
+        let tables =
+            TABLES.iter().zip(&texts).map(|(table, text)| rows_of(table, text)).collect::<Result<_>>()?;
+        let judge = Box::new(move |topic: &str, record: &_| judge(topic, record, &schemas, now_ms()));
+        let inbox = Inbox::open(world, NAME, &TOPICS, &[], TABLES.len(), judge)?;
+        Ok(Box::new(Running {
+            partitions: Topics::connect(world)?.partitions(TOPICS[SAMPLES])?,
+            store: PostgresRun::open(inbox, world, run, &[], tables)?,
+            world: world.clone(),
+            run: run.clone(),
+            schemata,
+        }))
     }
+}
+
+fn schemata(ids: &[u32], texts: &[String], loose: u32) -> Result<Schemata> {
+    let ([sample, metrics, alert], [_, of_metrics, of_alert]) = (ids, texts) else {
+        bail!("not a schema for each topic");
+    };
+    let (metrics, alert) = (Shape::of(*metrics, of_metrics)?, Shape::of(*alert, of_alert)?);
+    Ok(Schemata { sample: *sample, loose, metrics, alert })
+}
+
+/// A table whose columns are the fields of its topic's schema, in their order.
+fn rows_of((name, from, key): &(&'static str, &'static str, &str), schema: &str) -> Result<Table> {
+    let columns = columns(schema)?.join(", ");
+    let rows = format!(
+        "SELECT {key} || '/' || (extract(epoch FROM observed_at) * 1000)::int8, version, {columns}, source_ts
+         FROM {from} WHERE tenant_id = $1"
+    );
+    Ok(Table { name, from, rows })
 }
 
 struct Running {
     world: World,
     run: Run,
-    ids: SchemaIds,
+    schemata: Schemata,
     partitions: i32,
     store: PostgresRun,
 }
@@ -70,7 +89,7 @@ struct Running {
 impl Live for Running {
     fn load(&self, stop: &Halt) -> Result<u64> {
         let (run, now) = (&self.run, now_ms());
-        let mut inputs = Generator::new(run.seed, &run.tag, run.poison, self.partitions, self.ids, now);
+        let mut inputs = Generator::new(run.seed, &run.tag, run.poison, self.partitions, &self.schemata, now);
         load(&self.world, run, stop, || inputs.next(now_ms()))
     }
 
@@ -106,17 +125,19 @@ mod tests {
     /// The bytes written by hand are those of the schema, and each kind of input is judged as it was meant.
     #[test]
     fn inputs_are_judged_as_meant() {
-        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../schemas/avro/vitals.sample-value.avsc");
-        let text = std::fs::read_to_string(file).unwrap();
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../schemas/avro");
+        let text = |topic: &str| std::fs::read_to_string(root.join(format!("{topic}-value.avsc"))).unwrap();
+        let texts = TOPICS.map(text).to_vec();
         let mut schemas = Schemas::default();
-        schemas.know(&1.into(), &text).unwrap();
-        schemas.know(&2.into(), &loosened(&text, "LooseSample", "patient_id").unwrap()).unwrap();
-        assert_eq!(columns(&text).unwrap()[0], "tenant_id");
+        (1..).zip(&texts).for_each(|(id, text)| drop(schemas.know(&id.into(), text).unwrap()));
+        let loose = loosened(&texts[SAMPLES], "LooseSample", "patient_id").unwrap();
+        schemas.know(&9.into(), &loose).unwrap();
+        let schemata = schemata(&[1, 2, 3], &texts, 9).unwrap();
+        assert_eq!(columns(&texts[SAMPLES]).unwrap()[0], "tenant_id");
         let now = now_ms();
         for (poison, bad) in [(0.0, false), (1.0, true)] {
-            let ids = SchemaIds { sample: 1, loose: 2 };
-            let mut inputs = Generator::new(3, "t", poison, 6, ids, now);
-            let mut wants = [0; 4];
+            let mut inputs = Generator::new(3, "t", poison, 6, &schemata, now);
+            let mut wants = [0; 6];
             for offset in 0..2_000 {
                 let input = inputs.next(now);
                 let record = Record {
@@ -125,20 +146,20 @@ mod tests {
                     value: input.value,
                     ..Record::default()
                 };
-                let want = judge(&record, &schemas, now);
+                let want = judge(&input.topic, &record, &schemas, now);
                 assert_eq!(matches!(want, Want::Reject(_)), bad, "offset {offset}");
                 let kind = match want {
-                    Want::Put { key, .. } => {
+                    Want::Put { table, key, .. } => {
                         assert_eq!(*key, *record.key);
-                        0
+                        table
                     }
-                    Want::Remove { .. } => 1,
-                    Want::Drop => 2,
-                    Want::Reject(_) => 3,
+                    Want::Remove { .. } => 3,
+                    Want::Drop => 4,
+                    Want::Reject(_) => 5,
                 };
                 wants[kind] += 1;
             }
-            assert!(bad || wants[..3].iter().all(|count| *count > 0), "{wants:?}");
+            assert!(bad || wants[..5].iter().all(|count| *count > 0), "{wants:?}");
         }
     }
 }

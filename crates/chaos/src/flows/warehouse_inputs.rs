@@ -327,10 +327,10 @@ impl<'s> Generator<'s> {
             0 => None,
             known => Some(&self.encounters[self.random.random_range(0..known)].id),
         };
-        if let Some(encounter) = encounter.filter(|_| self.made % 2 == 0) {
+        if let Some(encounter) = encounter.filter(|_| self.made.is_multiple_of(2)) {
             fields.push(("encounter_id", Field::Text(encounter)));
         }
-        if self.made % 3 > 0 {
+        if !self.made.is_multiple_of(3) {
             let organization = self.random.random_range(0..ORGANIZATIONS);
             fields.push(("facility_id", Field::Text(&self.organizations[organization].id)));
         }
