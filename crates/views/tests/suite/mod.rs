@@ -86,10 +86,14 @@ fn run(test: &Value, resources: &[Value]) -> Option<String> {
     (found.iter().map(sortable).ne(expected.iter().map(sortable))).then(|| format!("{found:?}"))
 }
 
-/// Rows are a set: columns by name, in any order.
+/// Rows are a set: columns by name, in any order. Numbers are their values, however many zeros they end with.
 fn sortable(row: &Value) -> String {
+    let value = |value: &Value| match value.as_f64().filter(|_| !value.is_i64()) {
+        Some(number) => number.to_string(),
+        None => value.to_string(),
+    };
     let mut members: Vec<_> =
-        row.as_object().into_iter().flatten().map(|(k, v)| format!("{k}={v}")).collect();
+        row.as_object().into_iter().flatten().map(|(name, v)| format!("{name}={}", value(v))).collect();
     members.sort();
     members.join(" ")
 }
