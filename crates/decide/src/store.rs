@@ -43,15 +43,6 @@ pub enum Step {
     Fail(Fault),
 }
 
-/// An offset commit outside of a transaction.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Plain {
-    Answered,
-    UnderWay(Offsets),
-    /// It may take effect at any later time, and would move a mark back, until this worker is another member.
-    Unanswered,
-}
-
 /// Where a claimed partition goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {
@@ -101,7 +92,11 @@ pub struct Store {
     worn: bool,
     /// Why the marks must be read anew before the next letter.
     doubt: Option<Fault>,
-    plain: Plain,
+    /// Hints under way.
+    hinting: Option<Offsets>,
+    /// An offset commit outside of a transaction got no answer: it may take effect at any later time, and move a
+    /// mark back, until this worker is another member.
+    unanswered: bool,
     breaker: Breaker,
     backoff: Backoff,
 }
@@ -119,7 +114,8 @@ impl Store {
             letters_due: false,
             worn: true,
             doubt: None,
-            plain: Plain::Answered,
+            hinting: None,
+            unanswered: false,
             breaker: Breaker::new(limits),
             backoff: Backoff::default(),
         }
@@ -239,16 +235,19 @@ impl Store {
 
     /// Letters first if any are due, but never while something else may move a mark.
     fn letters_or(&mut self, otherwise: Step) {
-        self.step = match (&self.plain, &self.doubt) {
-            _ if !self.letters_due => otherwise,
-            (Plain::UnderWay(_), _) => Step::Wait(Fault::transient("an offset commit is under way")),
-            (Plain::Unanswered, _) => {
-                Step::Fail(Fault::transient("an offset commit went unanswered; the worker joins anew"))
-            }
-            (Plain::Answered, Some(_)) => Step::Ask,
-            (Plain::Answered, None) if self.worn => Step::TakeOver,
-            (Plain::Answered, None) => Step::Letters,
-        }
+        self.step = if !self.letters_due {
+            otherwise
+        } else if self.hinting.is_some() {
+            Step::Wait(Fault::transient("an offset commit is under way"))
+        } else if self.unanswered {
+            Step::Fail(Fault::transient("an offset commit went unanswered; the worker joins anew"))
+        } else if self.doubt.is_some() {
+            Step::Ask
+        } else if self.worn {
+            Step::TakeOver
+        } else {
+            Step::Letters
+        };
     }
 
     pub fn taken_over(&mut self, taken: Result<(), Fault>) {
@@ -339,7 +338,7 @@ impl Store {
 
     /// No answer came to an offset commit outside of a transaction.
     pub fn unanswered(&mut self) {
-        self.plain = Plain::Unanswered;
+        self.unanswered = true;
     }
 
     pub fn offsets_committed(&mut self, committed: Result<(), Fault>) {
@@ -377,9 +376,10 @@ impl Store {
 
     /// Offsets that tell Kafka how far the store is, for whoever watches the group's lag, and for the day
     /// retention has deleted what was read: `through` is how far each partition was read, markers of
-    /// transactions counted, and holds where all that was `polled` is stored.
+    /// transactions counted, and holds where all that was `polled` is stored. Told again and again while a commit
+    /// without an answer may move a mark back.
     pub fn hints(&self, through: &Offsets, polled: impl Fn(&TopicPartition) -> Option<i64>) -> Offsets {
-        if !self.unclaimed.is_empty() || self.plain != Plain::Answered {
+        if !self.unclaimed.is_empty() || self.hinting.is_some() {
             return Vec::new();
         }
         let hint = |(at, stored): (&TopicPartition, &i64)| {
@@ -387,28 +387,109 @@ impl Store {
             let read = read.filter(|_| polled(at) == Some(*stored));
             (at.clone(), read.unwrap_or(*stored))
         };
-        let ahead = |(at, hint): &(TopicPartition, i64)| self.marks.get(at).is_none_or(|mark| mark < hint);
+        let ahead = |(at, hint): &(TopicPartition, i64)| match self.marks.get(at) {
+            Some(mark) => mark < hint || self.unanswered && mark == hint,
+            None => true,
+        };
         self.stored.iter().map(hint).filter(ahead).collect()
     }
 
     /// Hints were sent, and nobody waits for the answer.
     pub fn hinted(&mut self, offsets: Offsets) {
-        self.plain = Plain::UnderWay(offsets);
+        self.hinting = Some(offsets);
     }
 
     /// The answer to the hints: `None` is none, `Some(false)` that they were refused.
     pub fn hint_answered(&mut self, taken: Option<bool>) {
-        let Plain::UnderWay(offsets) = std::mem::replace(&mut self.plain, Plain::Answered) else { return };
-        match taken {
-            Some(true) => {
-                for (at, hint) in offsets {
-                    if let Some(mark) = self.marks.get_mut(&at) {
-                        *mark = hint.max(*mark);
-                    }
-                }
+        let Some(offsets) = self.hinting.take() else { return };
+        self.unanswered |= taken.is_none();
+        for (at, hint) in offsets.into_iter().filter(|_| taken == Some(true)) {
+            if let Some(mark) = self.marks.get_mut(&at) {
+                *mark = hint.max(*mark);
             }
-            Some(false) => {}
-            None => self.plain = Plain::Unanswered,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(partition: i32) -> TopicPartition {
+        TopicPartition { topic: "in".into(), partition }
+    }
+
+    fn trouble() -> Fault {
+        Fault::transient("trouble")
+    }
+
+    /// Owns partition 0 from offset 0, with a batch up to 5 in hand.
+    fn store() -> Store {
+        let mut store = Store::new(Limits { consecutive: 0, share: 0.0, window: 0 }, OffsetsIn::Store);
+        store.marked([(at(0), 0)]);
+        store.assigned(&[(at(0), 0)]);
+        store.begin();
+        store
+    }
+
+    fn stage(store: &mut Store, letters_due: bool) -> Step {
+        store.staged(vec![(at(0), 5)], &[], letters_due);
+        store.step().clone()
+    }
+
+    #[test]
+    fn letters_wait_for_a_hint_and_are_another_members_when_it_gets_no_answer() {
+        let mut store = store();
+        store.hinted(vec![(at(0), 0)]);
+        assert!(matches!(stage(&mut store, true), Step::Wait(_)));
+        store.hint_answered(None);
+        store.go_on(5);
+        assert!(matches!(stage(&mut store, true), Step::Fail(_)), "the hint may still move the mark back");
+        assert_eq!(stage(&mut store, false), Step::CommitStore, "rows do not care");
+    }
+
+    #[test]
+    fn hints_are_told_again_while_one_without_an_answer_may_undo_them() {
+        let mut store = store();
+        let hints = |store: &Store| store.hints(&Vec::new(), |_| None);
+        assert!(hints(&store).is_empty());
+        store.unanswered();
+        assert_eq!(hints(&store), [(at(0), 0)]);
+    }
+
+    #[test]
+    fn after_letters_of_unknown_fate_the_marks_are_read_before_any_other() {
+        let mut store = store();
+        assert_eq!(stage(&mut store, true), Step::TakeOver);
+        store.taken_over(Ok(()));
+        store.letters_ended(Ended::Unknown(trouble()), true);
+        assert_eq!(store.step(), &Step::Ask);
+        store.marks_found(Err(trouble()));
+        store.go_on(5);
+        assert_eq!(stage(&mut store, true), Step::Ask, "the first question failed");
+        store.marks_found(Ok([(at(0), 5)].into()));
+        store.go_on(5);
+        assert!(!store.needs_letter(&at(0), 4));
+        assert_eq!(stage(&mut store, false), Step::CommitStore);
+    }
+
+    #[test]
+    fn a_batch_in_hand_is_finished_before_partitions_that_wait_are_claimed() {
+        let mut store = store();
+        store.failed(trouble());
+        store.held(&[at(1)]);
+        assert!(store.open(&at(0), 3));
+        store.go_on(5);
+        assert_eq!(store.step(), &Step::Stage);
+        stage(&mut store, false);
+        store.stored(Ok(()));
+        store.go_on(0);
+        assert_eq!(store.step(), &Step::Claim);
+        // A commit of unknown outcome: nothing in hand is trusted any more.
+        store.claimed(&[(at(1), 0)]);
+        store.begin();
+        stage(&mut store, false);
+        store.stored(Err(trouble()));
+        assert!(!store.open(&at(0), 5) && store.unclaimed().len() == 2);
     }
 }

@@ -237,3 +237,48 @@ impl Transact {
         self.go_on(left);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(partition: i32) -> TopicPartition {
+        TopicPartition { topic: "in".into(), partition }
+    }
+
+    #[test]
+    fn records_are_tried_alone_until_all_have_taken_effect() {
+        let mut machine = Transact::new(Limits { consecutive: 0, share: 0.0, window: 0 });
+        machine.assigned(&[(at(0), 0), (at(1), 7)]);
+        machine.begin();
+        assert!(machine.too_large(3) && machine.one_by_one() && !machine.too_large(1));
+        machine.judged(vec![(at(0), 1)], &[]);
+        assert_eq!(machine.ended(Ended::Committed, false), Effect::Committed);
+        assert!(!machine.open(&at(0), 0) && machine.open(&at(0), 1) && machine.open(&at(1), 7));
+        machine.revoked(&[at(1)]);
+        assert!(!machine.open(&at(1), 7));
+        machine.go_on(1);
+        assert!(machine.one_by_one() && machine.step() == &Step::Process);
+        machine.go_on(0);
+        assert!(!machine.one_by_one() && machine.step() == &Step::Read);
+    }
+
+    #[test]
+    fn an_unknown_outcome_is_asked_for_and_a_worn_producer_replaced() {
+        let mut machine = Transact::new(Limits { consecutive: 0, share: 0.0, window: 0 });
+        machine.assigned(&[(at(0), 0)]);
+        machine.judged(vec![(at(0), 1)], &[]);
+        let unknown = Ended::Unknown(Fault::transient("timed out"));
+        assert_eq!((machine.ended(unknown, true), machine.step()), (Effect::Unknown, &Step::Ask));
+        assert_eq!(machine.found(Ok([(at(0), 0)].into())), Effect::Aborted);
+        assert!(matches!(machine.step(), Step::Wait(_)));
+        machine.go_on(1);
+        machine.judged(vec![(at(0), 1)], &[]);
+        assert_eq!(machine.step(), &Step::Commit, "the new producer is the one that asked");
+        assert_eq!(machine.ended(Ended::Committed, true), Effect::Committed);
+        machine.judged(vec![(at(0), 2)], &[]);
+        assert_eq!(machine.step(), &Step::TakeOver);
+        machine.taken_over(Err(Fault::transient("no broker")));
+        assert!(matches!(machine.step(), Step::Wait(_)));
+    }
+}

@@ -148,6 +148,7 @@ pub fn finish<S: System>(setup: &Setup, mut system: S) -> Result<(), String> {
             }
             system.apply(setup, Event::Heartbeat(worker));
             system.apply(setup, Event::Resume(worker));
+            system.apply(setup, Event::Hint(worker));
             system.apply(setup, Event::Run(worker, Trouble::No));
         }
     }

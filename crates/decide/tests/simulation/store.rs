@@ -2,15 +2,16 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use fhirehose_decide::store::{Origin, Step, Store, origin};
+use fhirehose_decide::store::{Step, Store};
 use fhirehose_decide::{Ended, Limits, Offsets};
 use fhirehose_stream::{Fault, FaultKind, OffsetsIn, Reason, Rejection, Verdict};
 
 use crate::client::{self, Change, Client, Life};
-use crate::database::{Database, Denied};
+use crate::database::Database;
 use crate::explore::{Event, Kind, Mutant, Setup, System};
-use crate::kafka::{Kafka, Part, Record, Request};
+use crate::kafka::{Kafka, Part, Record, Request, Sender};
 use crate::producer::{Producer, Transaction, Trouble};
+use crate::sink::{Sink, trouble};
 
 /// What a worker is in the middle of.
 #[derive(Clone, Debug)]
@@ -32,15 +33,6 @@ enum Call {
     Ask,
     /// Of a mutant: letters that nobody asks about.
     Last(Transaction),
-}
-
-/// What a sink keeps of its store.
-#[derive(Clone, Debug, Default)]
-struct Sink {
-    session: u64,
-    owned: BTreeMap<Part, (u64, i64)>,
-    rows: Vec<Record>,
-    advance: BTreeMap<Part, i64>,
 }
 
 #[derive(Clone, Debug)]
@@ -71,10 +63,6 @@ pub struct Fleet<const KAFKA: bool> {
 fn machine(kafka: bool) -> Store {
     let offsets_in = if kafka { OffsetsIn::Kafka } else { OffsetsIn::Store };
     Store::new(Limits { consecutive: 3, share: 0.0, window: 0 }, offsets_in)
-}
-
-fn trouble() -> Fault {
-    Fault::transient("trouble")
 }
 
 impl<const KAFKA: bool> System for Fleet<KAFKA> {
@@ -124,8 +112,8 @@ impl<const KAFKA: bool> System for Fleet<KAFKA> {
         }
         for (index, request) in self.kafka.under_way.iter().enumerate() {
             match request {
-                Request::End { .. } => bad.push(Event::Deliver(index)),
-                Request::Offsets { .. } => good.push(Event::Deliver(index)),
+                Request::Offsets { from, .. } if self.waits(*from) => good.push(Event::Deliver(index)),
+                _ => bad.push(Event::Deliver(index)),
             }
         }
         good.extend(self.database.abandoned().map(Event::Settle));
@@ -144,7 +132,7 @@ impl<const KAFKA: bool> System for Fleet<KAFKA> {
             Event::Heartbeat(index) => self.workers[index].client.heartbeat(kafka),
             Event::Kill(index) => {
                 let worker = &mut self.workers[index];
-                database.abandon(worker.sink.session, false);
+                worker.sink.die(database);
                 worker.client.reset();
                 worker.call = Call::Start;
             }
@@ -160,7 +148,12 @@ impl<const KAFKA: bool> System for Fleet<KAFKA> {
                     worker.machine.resume(left);
                 }
             }
-            Event::Hint(index) => self.workers[index].hint(setup, kafka, index),
+            Event::Hint(index) => {
+                let worker = &mut self.workers[index];
+                if matches!((&worker.call, worker.machine.step()), (Call::None, Step::Read)) {
+                    worker.hint(setup, kafka, index);
+                }
+            }
             Event::Forget(index) => {
                 self.workers[index].hinting = false;
                 self.workers[index].answers.push_back(None);
@@ -209,10 +202,16 @@ impl<const KAFKA: bool> System for Fleet<KAFKA> {
 }
 
 impl<const KAFKA: bool> Fleet<KAFKA> {
+    /// Whether somebody waits for the answer.
+    fn waits(&self, (instance, incarnation): Sender) -> bool {
+        let worker = &self.workers[instance];
+        worker.hinting && worker.client.incarnation == incarnation
+    }
+
     fn deliver(&mut self, index: usize) {
-        let Some(((instance, incarnation), taken)) = self.kafka.deliver(index) else { return };
-        let worker = &mut self.workers[instance];
-        if worker.hinting && worker.client.incarnation == incarnation {
+        let Some((from, taken)) = self.kafka.deliver(index) else { return };
+        if self.waits(from) {
+            let worker = &mut self.workers[from.0];
             worker.hinting = false;
             worker.answers.push_back(Some(taken));
         }
@@ -266,7 +265,7 @@ impl Worker {
             Call::None => self.step::<KAFKA>(setup, kafka, database, index, happens),
             Call::Start => {
                 self.machine = machine(KAFKA);
-                self.sink = Sink { session: database.connect(), ..Sink::default() };
+                self.sink = Sink::connect(database);
                 (self.producer, self.last, self.hinting) = (None, None, false);
                 self.answers.clear();
                 self.batch.clear();
@@ -290,7 +289,7 @@ impl Worker {
                 let parts: Vec<_> = marks.iter().map(|(part, _)| *part).collect();
                 let claimed = match KAFKA {
                     true => self.first_offsets(setup, kafka, &marks, index, happens),
-                    false => self.claim(setup, database, &marks, happens),
+                    false => self.sink.claim(setup, database, &marks, happens),
                 };
                 match claimed {
                     Ok(offsets) => self.taken(&offsets, assigned),
@@ -353,42 +352,6 @@ impl Worker {
             }
             false => self.machine.failed(fault),
         }
-    }
-
-    /// As a sink with offsets of its own claims, and begins what nobody has read.
-    fn claim(
-        &mut self,
-        setup: &Setup,
-        database: &mut Database,
-        marks: &[(Part, Option<i64>)],
-        happens: Trouble,
-    ) -> Result<Offsets, Fault> {
-        if happens == Trouble::RequestLost {
-            return Err(trouble());
-        }
-        database.rollback(self.sink.session);
-        let parts: Vec<_> = marks.iter().map(|(part, _)| *part).collect();
-        let claims = database.claim(self.sink.session, &parts).map_err(denied)?;
-        if happens != Trouble::No {
-            return Err(trouble());
-        }
-        let mut offsets = Vec::new();
-        for ((part, mark), (epoch, next)) in marks.iter().zip(claims) {
-            let told = if setup.mutant == Some(Mutant::ClaimIgnored) { next.and(*mark) } else { next };
-            let offset = match origin(told, *mark, true) {
-                Origin::At(offset) | Origin::Behind { stored: offset, .. } => offset,
-                Origin::Fresh => {
-                    if next.is_none() {
-                        database.start(*part, epoch, 0).map_err(denied)?;
-                    }
-                    0
-                }
-                Origin::Emptied(_) => return Err(Fault::fatal("an operator has told where to begin")),
-            };
-            self.sink.owned.insert(*part, (epoch, next.unwrap_or(0)));
-            offsets.push((setup.at[*part].clone(), offset));
-        }
-        Ok(offsets)
     }
 
     /// As a sink with offsets in Kafka goes on at those, or begins.
@@ -472,20 +435,14 @@ impl Worker {
                 if !lost {
                     self.hint(setup, kafka, index);
                 }
-                self.rollback(database);
-                self.sink.owned.retain(|part, _| !parts.contains(part));
+                self.sink.rollback(database);
+                self.sink.forget(&parts);
                 let gone: Vec<_> = parts.iter().map(|part| setup.at[*part].clone()).collect();
                 self.client.give_up(setup, kafka, index, &parts, lost);
                 self.machine.revoked(&gone);
             }
         }
         true
-    }
-
-    fn rollback(&mut self, database: &mut Database) {
-        database.rollback(self.sink.session);
-        self.sink.rows.clear();
-        self.sink.advance.clear();
     }
 
     fn step<const KAFKA: bool>(
@@ -519,7 +476,7 @@ impl Worker {
                     self.client.poll(setup);
                 }
             }
-            Step::Stage => match fine.and_then(|()| self.stage::<KAFKA>(setup, database)) {
+            Step::Stage => match fine.and_then(|()| self.sink.stage(setup, database, &self.batch, !KAFKA)) {
                 Ok(()) => self.staged(setup),
                 Err(fault) => self.machine.failed(fault),
             },
@@ -542,7 +499,10 @@ impl Worker {
                 Err(fault) => self.machine.marks_found(Err(fault)),
             },
             Step::CommitStore => {
-                let stored = if KAFKA { self.put(database, happens) } else { self.commit(database, happens) };
+                let stored = match KAFKA {
+                    true => self.sink.put(database, happens),
+                    false => self.sink.commit(database, happens),
+                };
                 self.call = match self.last.take() {
                     Some(transaction) if stored.is_ok() => Call::Last(transaction),
                     _ => Call::None,
@@ -560,7 +520,7 @@ impl Worker {
                 self.machine.go_on(0);
             }
             Step::Wait(_) => {
-                self.rollback(database);
+                self.sink.rollback(database);
                 if setup.mutant == Some(Mutant::AbortedDropped) {
                     self.batch.clear();
                 }
@@ -575,39 +535,16 @@ impl Worker {
                 }
             }
             Step::Stand(_) => {
-                self.rollback(database);
+                self.sink.rollback(database);
                 self.serve(setup, kafka, database, index);
             }
             Step::Fail(fault) => {
                 assert!(fault.kind != FaultKind::Fatal, "{fault}");
-                self.rollback(database);
+                self.sink.rollback(database);
                 self.client.leave(kafka);
                 self.call = Call::Start;
             }
         }
-    }
-
-    fn stage<const KAFKA: bool>(&mut self, setup: &Setup, database: &mut Database) -> Result<(), Fault> {
-        self.rollback(database);
-        let emitted = |record: &&Record| setup.kind(**record) == Kind::Emit;
-        let rows: Vec<_> = self.batch.iter().filter(emitted).copied().collect();
-        if KAFKA {
-            self.sink.rows = rows;
-            return Ok(());
-        }
-        let mut advance: BTreeMap<Part, (u64, i64, i64)> = BTreeMap::new();
-        for (part, offset) in &self.batch {
-            let owned = self.sink.owned.get(part).ok_or_else(|| Fault::fenced("not claimed"))?;
-            let (_, _, next) = advance.entry(*part).or_insert((owned.0, owned.1, owned.1));
-            if *offset < *next {
-                return Err(Fault::fenced("it was read"));
-            }
-            *next = offset + 1;
-        }
-        self.sink.advance = advance.iter().map(|(part, (_, _, next))| (*part, *next)).collect();
-        let advance =
-            advance.into_iter().map(|(part, (epoch, before, next))| (part, epoch, before, next)).collect();
-        database.stage(self.sink.session, rows, advance).map_err(denied)
     }
 
     fn needs_letter(&self, setup: &Setup, (part, offset): Record) -> bool {
@@ -648,47 +585,5 @@ impl Worker {
         } else {
             self.call = Call::Letters(transaction);
         }
-    }
-
-    fn commit(&mut self, database: &mut Database, happens: Trouble) -> Result<(), Fault> {
-        let session = self.sink.session;
-        match happens {
-            Trouble::No => {
-                database.commit(session);
-                for (part, next) in std::mem::take(&mut self.sink.advance) {
-                    if let Some(owned) = self.sink.owned.get_mut(&part) {
-                        owned.1 = next;
-                    }
-                }
-                return Ok(());
-            }
-            Trouble::RequestLost => database.abandon(session, false),
-            Trouble::Late => database.abandon(session, true),
-            _ => database.commit(session),
-        }
-        // The connection is lost.
-        self.sink.session = database.connect();
-        Err(trouble())
-    }
-
-    fn put(&mut self, database: &mut Database, happens: Trouble) -> Result<(), Fault> {
-        let rows = std::mem::take(&mut self.sink.rows);
-        match happens {
-            Trouble::No => {
-                database.put(&rows);
-                return Ok(());
-            }
-            Trouble::RequestLost => {}
-            Trouble::Late => database.put(&rows[..rows.len() / 2]),
-            _ => database.put(&rows),
-        }
-        Err(trouble())
-    }
-}
-
-fn denied(denied: Denied) -> Fault {
-    match denied {
-        Denied::Locked => Fault::transient("a row is locked"),
-        Denied::Fenced => Fault::fenced("another owner"),
     }
 }
