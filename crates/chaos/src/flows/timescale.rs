@@ -129,7 +129,9 @@ mod tests {
         let text = |topic: &str| std::fs::read_to_string(root.join(format!("{topic}-value.avsc"))).unwrap();
         let texts = TOPICS.map(text).to_vec();
         let mut schemas = Schemas::default();
-        (1..).zip(&texts).for_each(|(id, text)| drop(schemas.know(&id.into(), text).unwrap()));
+        for (id, text) in (1..).zip(&texts) {
+            schemas.know(&id.into(), text).unwrap();
+        }
         let loose = loosened(&texts[SAMPLES], "LooseSample", "patient_id").unwrap();
         schemas.know(&9.into(), &loose).unwrap();
         let schemata = schemata(&[1, 2, 3], &texts, 9).unwrap();

@@ -225,15 +225,6 @@ impl Books {
         self.partitions.iter().flat_map(of).collect()
     }
 
-    /// Inputs read so far.
-    pub fn len(&self) -> usize {
-        self.partitions.values().map(|partition| partition.inputs.len()).sum()
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
     /// The rows found against the rows folded. `now` names the invariant that every difference breaks while
     /// the store is at work; without it each kind names its own.
     pub fn differences(
