@@ -116,12 +116,14 @@ impl Definitions {
         }
         let mut found = Vec::new();
         for element in elements {
+            if let Some(spelled) = self.spelled_choice(element, name) {
+                return Err(CompileError { offset: at, message: spelled });
+            }
             if let Some(element) = self.element(element, name, name, false) {
                 found.push(element);
                 continue;
             }
-            let choices = Type::choices().map(|of| format!("{name}{of}"));
-            found.extend(choices.filter_map(|choice| self.element(element, name, &choice, true)));
+            found.extend(self.choices(element, name));
         }
         match (name, found.is_empty()) {
             (_, false) => Ok(Known::elements(found)),
@@ -133,6 +135,29 @@ impl Definitions {
                 Err(CompileError { offset: at, message: format!("{of} has no element {name}") })
             }
         }
+    }
+
+    /// The elements of a choice. One with a single type is a name that happens to end so (`birthDate`), and so is
+    /// one of another type than it ends with (`recordedDate`, which is a dateTime).
+    fn choices(self, parent: &Element, name: &str) -> Vec<Element> {
+        let spelled = |of: String| {
+            let element = self.element(parent, name, &format!("{name}{of}"), true)?;
+            element.of.is_none_or(|defined| Type::capital(defined) == of).then_some(element)
+        };
+        let found: Vec<Element> = Type::choices().filter_map(spelled).collect();
+        match self {
+            Definitions::Types(_) if found.len() == 1 => Vec::new(),
+            _ => found,
+        }
+    }
+
+    /// What to write in place of a choice spelled as in JSON: `valueQuantity`.
+    fn spelled_choice(self, parent: &Element, name: &str) -> Option<String> {
+        let Definitions::Types(type_of) = self else { return None };
+        let of = type_of(parent.of?, name)?;
+        let bare = name.strip_suffix(&Type::capital(of)).filter(|bare| !bare.is_empty())?;
+        (!self.choices(parent, bare).is_empty())
+            .then(|| format!("{name} is its name in JSON; write {bare}.ofType({of})"))
     }
 
     /// The element of a parent by its JSON name.

@@ -14,11 +14,11 @@ pub const MAX_SOURCE: usize = 1 << 16;
 /// and evaluator recurse.
 pub const MAX_DEPTH: usize = 64;
 
-/// Steps of one evaluation: parts evaluated, items made, pairs compared. All of them take a few seconds.
-pub const MAX_STEPS: u64 = 50_000_000;
+/// Steps of one evaluation: parts evaluated, items made, eight pairs compared. All of them take a second or so.
+pub const MAX_STEPS: u64 = 5_000_000;
 
 /// Items of a collection.
-pub const MAX_ITEMS: usize = 1 << 20;
+pub const MAX_ITEMS: usize = 1 << 19;
 
 /// Bytes of a text that an expression makes.
 pub const MAX_TEXT: usize = 1 << 24;
@@ -28,6 +28,9 @@ pub const MAX_SET: usize = 4096;
 
 /// Items that `repeat` may gather; beyond it the expression goes in circles or the input is hostile.
 pub const MAX_REPEATED: usize = 10_000;
+
+/// Pairs compared that cost a step.
+pub(crate) const STEP_PAIRS: usize = 8;
 
 /// Bytes of a made text that cost a step.
 const STEP_BYTES: u64 = 64;
@@ -95,7 +98,8 @@ pub(crate) fn check_set(items: &[Item<'_>]) -> Result<(), EvalError> {
     Ok(())
 }
 
-/// Pairs that comparing each with each of two collections makes, about.
+/// Steps that comparing each with each of two collections, or of one, costs.
 pub(crate) fn pairs(left: &Collection<'_>, right: Option<&Collection<'_>>) -> usize {
-    left.len().saturating_mul(right.map_or(left.len(), |right| right.len()).max(1)) / 2
+    let others = right.map_or(left.len() / 2, |right| right.len());
+    left.len().saturating_mul(others) / STEP_PAIRS
 }

@@ -323,6 +323,8 @@ pub(crate) fn negate<'a>(items: &[Item<'a>]) -> Evaluated<'a> {
     let Some(item) = single(items, "a sign")? else { return Ok(Collection::new()) };
     Ok(match item.atom() {
         Item::Integer(value) => value.checked_neg().map(Item::Integer).into_iter().collect(),
+        // There is no negative zero.
+        Item::Decimal(value) if value.is_zero() => smallvec![Item::Decimal(value.abs())],
         Item::Decimal(value) => smallvec![Item::Decimal(-value)],
         Item::Quantity(quantity) => {
             smallvec![Item::Quantity(Box::new(Quantity { value: -quantity.value, ..*quantity }))]

@@ -41,6 +41,7 @@ fn text(source: &str) -> String {
 #[test]
 fn numbers_keep_their_digits() {
     assert_eq!(text("temperature"), "36.50");
+    assert_eq!(text("-(0.4.round(0))"), "0");
     assert_eq!(text("big"), "12345678901234567890123456789012345.5");
     assert_eq!(text("temperature + 0.10"), "36.60");
     assert_eq!(text("temperature * 1.8 + 32"), "97.700");
