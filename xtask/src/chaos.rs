@@ -45,6 +45,8 @@ const BROKERS: u8 = 3;
 const SERVICES: [&str; 7] = ["kafka", "kafka-2", "kafka-3", "registry", "postgres", "opensearch", "redis"];
 /// What the flow `whole` needs beyond.
 const SOURCES: [&str; 3] = ["connect", "hospital-a", "hospital-b"];
+/// What a build without optimization keeps up with on two cores, unless said otherwise.
+const QUICK: [(&str, &str); 2] = [("--rate", "500"), ("--seconds", "8")];
 const CONFIG: &str = "crates/chaos/chaos.toml";
 
 pub fn main(arguments: &[String]) -> Result<()> {
@@ -98,7 +100,20 @@ pub fn on(stack: &mut Stack, arguments: &[String]) -> Result<bool> {
         command.current_dir(&root).args(["--config", CONFIG]).args(prepared).envs(env.iter().cloned());
         shell::capture(&mut command)?;
     }
-    run(&built, &root, arguments, &env)
+    run(&built, &root, &with_quick(arguments), &env)
+}
+
+/// The arguments, and what the quick runs have beyond.
+fn with_quick(arguments: &[String]) -> Vec<String> {
+    let mut all = arguments.to_vec();
+    if Profile::of(arguments) == Profile::Dev {
+        for (flag, value) in QUICK {
+            if !arguments.iter().any(|argument| argument == flag) {
+                all.extend([flag.to_owned(), value.to_owned()]);
+            }
+        }
+    }
+    all
 }
 
 fn passed(passed: bool) -> Result<()> {
@@ -172,9 +187,11 @@ mod tests {
 
     #[test]
     fn the_quick_runs_are_of_the_quick_build() {
-        let profile = |list: &[&str]| Profile::of(&list.iter().map(|s| s.to_string()).collect::<Vec<_>>());
-        assert_eq!(profile(&["--quick", "--slice", "2"]), Profile::Dev);
-        assert_eq!(profile(&["--runs", "2"]), Profile::Chaos);
+        let list = |words: &str| words.split(' ').map(str::to_owned).collect::<Vec<_>>();
+        assert_eq!(Profile::of(&list("--quick --slice 2")), Profile::Dev);
+        assert_eq!(Profile::of(&list("--runs 2")), Profile::Chaos);
+        assert_eq!(with_quick(&list("--quick --rate 9")), list("--quick --rate 9 --seconds 8"));
+        assert_eq!(with_quick(&list("--runs 2")), list("--runs 2"));
     }
 
     #[test]
