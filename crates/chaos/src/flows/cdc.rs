@@ -312,7 +312,7 @@ mod tests {
             assert!(expected.take(seen));
         }
         assert!(["c", "u", "d"].iter().all(|op| ops[*op] > 300), "{ops:?}");
-        assert!(again > 50 && again < inputs.len() / 10, "{again} sent again");
+        assert!(again > 50 && again < inputs.len() / 3, "{again} sent again");
         let twice = expected.samples.values().flatten().map(|entry| entry.origin).collect::<Vec<_>>();
         assert!(expected.samples.len() > 2_000 && twice.len() > expected.samples.len());
     }
@@ -328,7 +328,7 @@ mod tests {
             !expected.take(seen) && !again
         });
         // Those sent again are dropped, where they can be read.
-        assert!(fresh.count() > 550);
+        assert!(fresh.count() > 500);
         assert!(expected.samples.is_empty() && expected.observations.is_empty());
     }
 

@@ -22,8 +22,8 @@ pub(super) const SOURCE: &str = "chaos";
 const ZONE_SECONDS: i64 = 7200;
 /// Rows a partition's log goes on changing.
 const LIVE: usize = 400;
-/// Records Debezium may send again.
-const AGAIN: usize = 30;
+/// Records Debezium may send again: many, so that a restart of the product often falls among them.
+const AGAIN: usize = 300;
 
 /// The logs of a run, one a partition: a row stays where it began.
 pub(super) struct VitalSigns {
@@ -212,7 +212,7 @@ impl Source for VitalSigns {
         let log = self.turn;
         // A connector that restarts sends a stretch again, as it was.
         let sent = self.logs[log].sent.len();
-        if sent > 0 && self.rng.random_ratio(1, 500) {
+        if sent > 0 && self.rng.random_ratio(1, 1000) {
             let from = self.rng.random_range(0..sent);
             return Ok(self.logs[log].sent.range(from..).cloned().collect());
         }
