@@ -160,7 +160,7 @@ pub struct ExplainArgs {
 Prints one line per resource: a JSON array of the items found. Of a Bundle, each entry's resource is taken.
 Examples:
   fhirehose fhirpath 'Patient.name.given.first()' --in patient.json
-  fhirehose fhirpath 'value.ofType(Quantity).value > %limit' --var limit=120 --in observations.ndjson
+  fhirehose fhirpath 'value.ofType(Quantity).value > %limit' --of Observation --var limit=120 --in *.ndjson
   gzip -dc bundle.json.gz | fhirehose fhirpath \"Observation.where(code.coding.exists(code = '8867-4')).subject\" --in -
 Exit code: 0; 1 if a file or resource could not be read or evaluated; 2 if the expression is wrong.")]
 pub struct FhirpathArgs {
@@ -173,6 +173,9 @@ pub struct FhirpathArgs {
     /// A variable, %NAME in the expression; VALUE is JSON, or else text
     #[arg(long, value_name = "NAME=VALUE", value_parser = key_value)]
     pub var: Vec<(String, String)>,
+    /// Take only resources of this type, and check the expression against its definition
+    #[arg(long, value_name = "TYPE")]
+    pub of: Option<String>,
     /// Take a Bundle as one resource
     #[arg(long)]
     pub whole: bool,

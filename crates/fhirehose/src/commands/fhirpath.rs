@@ -18,7 +18,11 @@ const USAGE: u8 = 2;
 pub fn run(args: &FhirpathArgs) -> anyhow::Result<ExitCode> {
     let now = jiff::Zoned::now().strftime("%Y-%m-%dT%H:%M:%S%.3f%:z").to_string();
     let now = Temporal::date_time(&now).context("the clock tells no time of years 1 to 9999")?;
-    let mut env = Env::fhir().clock(now).function(Function::new("resolve", 0..=0));
+    let env = Env::fhir().definitions(fhirehose_fhir::element_type).clock(now);
+    let mut env = env.function(Function::new("resolve", 0..=0));
+    if let Some(of) = &args.of {
+        env = env.of(of);
+    }
     let mut variables = Vec::new();
     for (name, value) in &args.var {
         variables.push((env.declare(name), variable(value)));
@@ -33,7 +37,7 @@ pub fn run(args: &FhirpathArgs) -> anyhow::Result<ExitCode> {
     let mut out = BufWriter::new(io::stdout().lock());
     let mut failures = Failures::default();
     for file in &args.input {
-        match evaluate(&expr, &variables, file, args.whole, &mut out, &mut failures) {
+        match evaluate(&expr, &variables, file, args, &mut out, &mut failures) {
             Ok(()) => {}
             // A reader that went away, as `head` does, is no error of ours.
             Err(error) if closed(&error) => return Ok(ExitCode::SUCCESS),
@@ -60,7 +64,7 @@ fn evaluate(
     expr: &Expr,
     variables: &[(Slot, Tape)],
     file: &Path,
-    whole: bool,
+    args: &FhirpathArgs,
     out: &mut impl Write,
     failures: &mut Failures,
 ) -> anyhow::Result<()> {
@@ -74,7 +78,11 @@ fn evaluate(
             }
         };
         let bundle = targets(document.value);
-        for (resource, place) in document.resources(whole) {
+        for (resource, place) in document.resources(args.whole) {
+            let of = resource.get("resourceType").and_then(Value::as_str);
+            if args.of.is_some() && args.of.as_deref() != of {
+                continue;
+            }
             match result(expr, variables, resource, &bundle, &mut line) {
                 Ok(()) => out.write_all(&line)?,
                 Err(why) => failures.add(&place, &why),
