@@ -137,7 +137,7 @@ fn objects_that_are_no_resources_have_rows_too() {
 
 #[test]
 fn elements_fhir_does_not_have_are_refused_where_they_are_known() {
-    let env = Env::fhir().elements(fhirehose_fhir::element_exists);
+    let env = Env::fhir().definitions(fhirehose_fhir::element_type);
     let refused = |each: &str, path: &str| {
         let json = format!(
             r#"{{"resource":"Patient","select":[{{"forEach":"{each}","column":[{{"name":"c","path":"{path}"}}]}}]}}"#
@@ -173,7 +173,7 @@ fn elements_fhir_does_not_have_are_refused_where_they_are_known() {
 
 #[test]
 fn the_projects_own_views_compile_and_name_elements_that_exist() {
-    let env = Env::fhir().elements(fhirehose_fhir::element_exists);
+    let env = Env::fhir().definitions(fhirehose_fhir::element_type);
     let dir = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../views/warehouse");
     let mut problems = Vec::new();
     let mut views = 0;

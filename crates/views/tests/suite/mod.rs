@@ -62,7 +62,7 @@ fn rows(view: &View, resources: &[Value]) -> Result<Vec<Value>, String> {
 
 /// What is wrong with one test, if anything.
 fn run(test: &Value, resources: &[Value]) -> Option<String> {
-    let env = Env::fhir().elements(fhirehose_fhir::element_exists);
+    let env = Env::fhir().definitions(fhirehose_fhir::element_type);
     let view = View::compile(&test["view"].to_string(), &env).map_err(|error| error.to_string());
     let found = view.as_ref().map_err(Clone::clone).and_then(|view| rows(view, resources));
     if test["expectError"] == json!(true) {

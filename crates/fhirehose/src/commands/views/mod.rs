@@ -60,7 +60,7 @@ fn complain(line: impl std::fmt::Display) {
 /// The view of a file; or what is wrong with it, and where: file, place in it, and the expression with a mark below.
 fn view(path: &Path) -> Result<View, String> {
     let json = fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
-    let env = Env::fhir().elements(fhirehose_fhir::element_exists);
+    let env = Env::fhir().definitions(fhirehose_fhir::element_type);
     View::compile(&json, &env).map_err(|error| {
         let mut why = format!("{}: {error}", path.display());
         if let Some((expression, at)) = &error.expression {
