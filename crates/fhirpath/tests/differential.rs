@@ -2,6 +2,7 @@
 //! is of a kind that `differential-known.txt` explains, or the test fails. Runs where `FHIREHOSE_TEST_ORACLES`
 //! says where the package is; `FHIREHOSE_DIFFERENTIAL` is the number of pairs of expression and resource,
 //! `FHIREHOSE_SEED` the seed.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 #[path = "differential/generate.rs"]
 mod generate;

@@ -1,4 +1,5 @@
 //! Functions beyond the official R4 suite: boundaries, precision, encodings, aggregates, types of FHIR.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use fhirehose_fhirpath::{Ctx, Env, Expr, NoFunctions, Temporal};
 use fhirehose_tape::Tape;
