@@ -18,7 +18,7 @@ fn number(name: &str, otherwise: u64) -> u64 {
 }
 
 fn random<S: System>() {
-    let (count, seed) = (number("FHIREHOSE_HISTORIES", 2_000), number("FHIREHOSE_SEED", 1));
+    let (count, seed) = (number("FHIREHOSE_HISTORIES", 10_000), number("FHIREHOSE_SEED", 1));
     let start = std::time::Instant::now();
     if let Err(why) = explore::random::<S>(count as u32, seed, None) {
         panic!("{why}");
@@ -30,7 +30,7 @@ fn random<S: System>() {
 fn all_small<S: System>() {
     let start = std::time::Instant::now();
     let setup = Setup::new(vec![vec![Kind::Emit, Kind::Reject]], 2, None);
-    let moments = explore::exhaustive::<S>(&setup, number("FHIREHOSE_DEPTH", 8) as usize, 2);
+    let moments = explore::exhaustive::<S>(&setup, number("FHIREHOSE_DEPTH", 14) as usize, 2);
     eprintln!("{} moments in {:.1?}", moments.unwrap(), start.elapsed());
 }
 
