@@ -85,6 +85,21 @@ fn every_kind_of_file_gives_the_same_rows() {
 }
 
 #[test]
+fn a_view_of_bundles_takes_them_whole() {
+    let dir = dir();
+    let view = json!({"resource": "Bundle", "select": [
+        {"forEach": "entry", "column": [{"name": "id", "path": "resource.id", "type": "id"}]}]});
+    fs::write(dir.path().join("bundles.json"), view.to_string()).unwrap();
+    let bundle =
+        json!({"resourceType": "Bundle", "entry": [{"resource": patient(1)}, {"resource": patient(2)}]});
+    let pretty = serde_json::to_vec_pretty(&bundle).unwrap();
+    for input in [pretty, format!("{bundle}\n{bundle}\n").into_bytes()] {
+        let output = views(dir.path(), &["run", "bundles.json", "--in", "-"], &input);
+        assert!(stdout(&output).starts_with("id\np1\np2\n"), "{}", stdout(&output));
+    }
+}
+
+#[test]
 fn rows_keep_the_order_of_the_input() {
     let dir = dir();
     let (lines, rows) = many();

@@ -40,8 +40,13 @@ fn is_standard_input(path: &Path) -> bool {
     path.to_str() == Some(STANDARD_INPUT)
 }
 
-/// The documents of a file. Gzip is told by its first bytes, NDJSON by the name or the first line.
-pub fn documents<'p>(path: &Path, progress: &'p Progress) -> io::Result<Splitter<Box<dyn Read + 'p>>> {
+/// The documents of a file, Bundles cut into entries unless they are taken whole. Gzip is told by its first bytes,
+/// NDJSON by the name or the first line.
+pub fn documents<'p>(
+    path: &Path,
+    whole: bool,
+    progress: &'p Progress,
+) -> io::Result<Splitter<Box<dyn Read + 'p>>> {
     let source: Box<dyn Read> =
         if is_standard_input(path) { Box::new(io::stdin()) } else { Box::new(File::open(path)?) };
     let mut source = BufReader::with_capacity(1 << 16, Counted { source, progress });
@@ -50,7 +55,8 @@ pub fn documents<'p>(path: &Path, progress: &'p Progress) -> io::Result<Splitter
         if is_gzip { Box::new(MultiGzDecoder::new(source)) } else { Box::new(source) };
     let name = path.to_string_lossy();
     let name = name.strip_suffix(".gz").unwrap_or(&name);
-    Ok(Splitter::new(read, name.ends_with(".ndjson") || name.ends_with(".jsonl")))
+    let is_ndjson = name.ends_with(".ndjson") || name.ends_with(".jsonl");
+    Ok(Splitter::new(read, is_ndjson, whole))
 }
 
 /// A reader that tells how far it is.

@@ -1,6 +1,6 @@
 use std::fs::File;
 use std::io::{self, BufWriter, IsTerminal, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -24,6 +24,7 @@ const BATCH: usize = 1 << 18;
 const AHEAD: usize = 4;
 /// Broken documents that are told one by one; the others are counted.
 const TOLD: u64 = 100;
+const BUNDLE: &str = "Bundle";
 
 /// Documents of one file, in order.
 struct Batch<'f> {
@@ -66,7 +67,7 @@ pub fn run(view: &View, args: &ViewsRunArgs) -> anyhow::Result<ExitCode> {
     let jobs = Mutex::new(jobs);
     let written = thread::scope(|scope| {
         let (jobs, layout, progress) = (&jobs, &layout, &progress);
-        scope.spawn(move || read(&args.input, progress, &to_workers, &in_order));
+        scope.spawn(move || read(&args.input, is_of_bundles(view), progress, &to_workers, &in_order));
         for _ in 0..workers {
             scope.spawn(move || {
                 let mut tape = Tape::new();
@@ -112,9 +113,15 @@ fn output(args: &ViewsRunArgs) -> anyhow::Result<Box<dyn Write + Send>> {
     }
 }
 
+/// Whether a view is of Bundles themselves, which are not cut then.
+fn is_of_bundles(view: &View) -> bool {
+    view.resource() == BUNDLE
+}
+
 /// Reads all files into batches, in order.
 fn read<'f>(
-    files: &'f [std::path::PathBuf],
+    files: &'f [PathBuf],
+    whole: bool,
     progress: &Progress,
     to_workers: &SyncSender<Job<'f>>,
     in_order: &SyncSender<Receiver<Part>>,
@@ -127,7 +134,7 @@ fn read<'f>(
     for file in files {
         let empty = || Batch { file, bytes: Vec::new(), documents: Vec::new(), broken: None };
         let mut batch = empty();
-        let mut found = match documents(file, progress) {
+        let mut found = match documents(file, whole, progress) {
             Ok(found) => found,
             Err(error) => {
                 batch.broken = Some((0, error.to_string()));
@@ -170,9 +177,7 @@ fn work(view: &View, layout: &Layout, tape: &mut Tape, batch: &Batch<'_>) -> Par
         let root = tape.root();
         if entry.is_some() {
             part.entry(view, layout, root, || place(*entry));
-        } else if root.get("resourceType").and_then(Value::as_str) == Some("Bundle")
-            && view.resource() != "Bundle"
-        {
+        } else if resource_type(root) == Some(BUNDLE) && !is_of_bundles(view) {
             // One that was not cut into its entries: a line of NDJSON, or its type stands behind them.
             for (index, entry) in (0..).zip(root.get("entry").into_iter().flat_map(Value::elements)) {
                 part.entry(view, layout, entry, || place(Some(index)));
@@ -197,8 +202,7 @@ impl Part {
     }
 
     fn resource(&mut self, view: &View, layout: &Layout, resource: Value<'_>, place: impl Fn() -> String) {
-        let of = resource.get("resourceType").and_then(Value::as_str);
-        if of.is_some_and(|of| of != view.resource()) {
+        if resource_type(resource).is_some_and(|of| of != view.resource()) {
             self.others += 1;
             return;
         }
@@ -207,6 +211,10 @@ impl Part {
             Err(error) => self.broken.push(format!("{}: {error}", place())),
         }
     }
+}
+
+fn resource_type(value: Value<'_>) -> Option<&str> {
+    value.get("resourceType")?.as_str()
 }
 
 /// `file:line`, and the entry of a Bundle, from 0 on.

@@ -31,6 +31,8 @@ pub struct Broken {
 pub struct Splitter<R> {
     input: Input<R>,
     mode: Mode,
+    /// Whether a Bundle is one document.
+    whole: bool,
 }
 
 enum Mode {
@@ -76,10 +78,10 @@ impl<R: Read> Input<R> {
 }
 
 impl<R: Read> Splitter<R> {
-    /// Of a file whose name may say that it is NDJSON.
-    pub fn new(read: R, is_ndjson: bool) -> Self {
+    /// Of a file whose name may say that it is NDJSON; `whole` takes a Bundle as one document.
+    pub fn new(read: R, is_ndjson: bool, whole: bool) -> Self {
         let input = Input { read, buffer: Vec::new(), at: 0, line: 1, ended: false };
-        Splitter { input, mode: Mode::Unknown(is_ndjson) }
+        Splitter { input, mode: Mode::Unknown(is_ndjson), whole }
     }
 
     /// The next document; after an error there is none.
@@ -96,7 +98,7 @@ impl<R: Read> Splitter<R> {
                 };
             }
             Mode::Lines => next_line(&mut self.input),
-            Mode::Brackets(brackets) => brackets.next(&mut self.input),
+            Mode::Brackets(brackets) => brackets.next(&mut self.input, self.whole),
             Mode::Done => Ok(None),
         };
         match found {
@@ -198,7 +200,7 @@ enum Key {
 }
 
 impl Brackets {
-    fn next<R: Read>(&mut self, input: &mut Input<R>) -> Result<Option<Found>, Broken> {
+    fn next<R: Read>(&mut self, input: &mut Input<R>, whole: bool) -> Result<Option<Found>, Broken> {
         loop {
             if input.at >= input.buffer.len() {
                 if !self.refill(input)? {
@@ -220,7 +222,7 @@ impl Brackets {
                 b'{' | b'[' if self.open.is_none() && !self.over => self.begin(at, input)?,
                 b'{' => self.depth += 1,
                 b'[' => {
-                    if self.outermost() && self.is_bundle && self.key == Key::Entry {
+                    if self.outermost() && self.is_bundle && self.key == Key::Entry && !whole {
                         self.open = None;
                         self.base = 2;
                         self.entries = Some(0);
@@ -358,7 +360,7 @@ mod tests {
     /// `line[entry]:document` of each, however the bytes come.
     fn split(text: &str, is_ndjson: bool) -> Vec<String> {
         let at = |bytes: usize| {
-            let mut splitter = Splitter::new(Slow(text.as_bytes(), bytes), is_ndjson);
+            let mut splitter = Splitter::new(Slow(text.as_bytes(), bytes), is_ndjson, false);
             let mut found = Vec::new();
             while let Some(next) = splitter.next() {
                 found.push(match next {
