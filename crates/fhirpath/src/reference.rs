@@ -15,11 +15,18 @@ pub struct Entry {
 /// The functions, by group.
 pub fn functions() -> Vec<Entry> {
     let entries = GROUPS.iter().flat_map(|(group, table)| table.iter().map(|function| (*group, function)));
-    let signature = |name: &str, shown: &str, least: usize| match shown.split_once(", ") {
-        _ if least > 0 && !shown.contains(", ") => format!("{name}({shown})"),
-        None if !shown.is_empty() => format!("{name}([{shown}])"),
-        Some((first, rest)) if least == 1 => format!("{name}({first}[, {rest}])"),
-        _ => format!("{name}({shown})"),
+    let signature = |name: &str, shown: &str, least: usize| {
+        let (mut text, mut optional) = (format!("{name}("), 0);
+        for (at, arg) in shown.split(", ").enumerate() {
+            let comma = if at > 0 { ", " } else { "" };
+            if at >= least && !arg.is_empty() {
+                text.push('[');
+                optional += 1;
+            }
+            text.push_str(comma);
+            text.push_str(arg);
+        }
+        text + &"]".repeat(optional) + ")"
     };
     entries
         .map(|(group, function)| Entry {

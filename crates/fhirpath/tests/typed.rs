@@ -1,10 +1,15 @@
 //! Expressions checked against FHIR's definitions: what can never be meant is refused with its place, and what
 //! can is let be.
-#![allow(clippy::panic, reason = "a test fails by panicking")]
+#![allow(clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
 
 use fhirehose_fhir::element_type;
-use fhirehose_fhirpath::{Ctx, Env, Expr, NoFunctions};
-use fhirehose_tape::Tape;
+use fhirehose_fhirpath::{Ctx, Env, EvalError, Expr, NoFunctions};
+use fhirehose_tape::{Tape, Value};
+use fhirehose_views::{Cell, View};
+use flate2::read::GzDecoder;
 
 fn env(of: &str) -> Env {
     let env = Env::fhir().definitions(element_type);
@@ -131,9 +136,13 @@ fn elements_are_of_the_types_they_are_defined_with() {
     }
 }
 
-/// The expressions that stand in the product's views and schemas.
-#[test]
-fn the_shapes_of_the_product_hold() {
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+/// The product's views with their resource types, and the expressions in the schemas of what is enriched with
+/// theirs, of the types that definitions are known of.
+fn shapes() -> (Vec<(String, String)>, Vec<(String, String)>) {
     fn paths(value: &serde_json::Value, found: &mut Vec<String>) {
         match value {
             serde_json::Value::Object(members) => {
@@ -150,34 +159,99 @@ fn the_shapes_of_the_product_hold() {
             _ => {}
         }
     }
-    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    let json = |path: std::path::PathBuf| {
-        let text = std::fs::read_to_string(path).unwrap();
-        serde_json::from_str::<serde_json::Value>(&text).unwrap()
-    };
-    let (mut views, mut columns) = (0, 0);
-    for file in std::fs::read_dir(root.join("views/warehouse")).unwrap() {
+    let (mut views, mut columns) = (Vec::new(), Vec::new());
+    for file in std::fs::read_dir(root().join("views/warehouse")).unwrap() {
         let file = file.unwrap().path();
         if file.extension().is_some_and(|extension| extension == "json") {
             let text = std::fs::read_to_string(&file).unwrap();
-            let resource = json(file.clone())["resource"].as_str().unwrap_or_default().to_owned();
-            if element_type(&resource, "").is_some() {
-                fhirehose_views::View::compile(&text, &env("")).unwrap_or_else(|error| {
-                    panic!("{}: {error}", file.display());
-                });
-                views += 1;
+            let json: serde_json::Value = serde_json::from_str(&text).unwrap();
+            let of = json["resource"].as_str().unwrap_or_default().to_owned();
+            if element_type(&of, "").is_some() {
+                views.push((of, text));
             }
         }
     }
     for of in fhirehose_fhir::resource_types() {
-        let file = root.join(format!("schemas/avro/enriched.{}-value.avsc", of.to_lowercase()));
+        let file = root().join(format!("schemas/avro/enriched.{}-value.avsc", of.to_lowercase()));
         let mut found = Vec::new();
-        paths(&json(file.clone()), &mut found);
-        for path in found {
-            Expr::compile(&path, &env(of))
-                .unwrap_or_else(|error| panic!("{}: {path}: {error}", file.display()));
-            columns += 1;
+        paths(&serde_json::from_str(&std::fs::read_to_string(file).unwrap()).unwrap(), &mut found);
+        columns.extend(found.into_iter().map(|path| (of.to_owned(), path)));
+    }
+    (views, columns)
+}
+
+#[test]
+fn the_shapes_of_the_product_hold() {
+    let (views, columns) = shapes();
+    for (of, text) in &views {
+        View::compile(text, &env("")).unwrap_or_else(|error| panic!("{of}: {error}"));
+    }
+    for (of, path) in &columns {
+        Expr::compile(path, &env(of)).unwrap_or_else(|error| panic!("{of}: {path}: {error}"));
+    }
+    assert!(views.len() > 3 && columns.len() > 30, "{} views, {} columns", views.len(), columns.len());
+}
+
+/// What definitions tell of types is what the documents told, wherever the product asks.
+#[test]
+fn definitions_change_no_row_of_the_product() {
+    let (views, columns) = shapes();
+    let plain = Env::fhir();
+    let view = |(_, text): &(String, String), env: &Env| View::compile(text, env).unwrap();
+    let views: Vec<_> = views.iter().map(|shape| (view(shape, &plain), view(shape, &env("")))).collect();
+    let column = |(of, path): &(String, String)| {
+        (of.clone(), Expr::compile(path, &plain).unwrap(), Expr::compile(path, &env(of)).unwrap())
+    };
+    let columns: Vec<_> = columns.iter().map(column).collect();
+    let dir = root().join("../shared/data/synthea");
+    assert!(dir.is_dir(), "Synthea's bundles are missing: {}", dir.display());
+    let mut compared = 0;
+    for file in ["synthea270-24d82e9b-4114-f230-4318-60474031ec4d", "synthea270-practitionerInformation"] {
+        let mut text = String::new();
+        let file = std::fs::File::open(dir.join(format!("{file}.json.gz"))).unwrap();
+        GzDecoder::new(file).read_to_string(&mut text).unwrap();
+        let mut tape = Tape::new();
+        tape.parse_json(text.as_bytes()).unwrap();
+        for entry in tape.root().get("entry").unwrap().elements() {
+            let resource = entry.get("resource").unwrap();
+            for (untyped, typed) in &views {
+                let rows = |view: &View| {
+                    let mut rows: Vec<u8> = Vec::new();
+                    let made = view.rows(resource, &mut |cells| {
+                        cells.iter().for_each(|cell| rows.extend_from_slice(written(cell).as_bytes()));
+                    });
+                    (rows, made)
+                };
+                assert!(rows(untyped) == rows(typed), "{}", untyped.resource());
+                compared += 1;
+            }
+            let of = resource.get("resourceType").and_then(|of| of.as_str()).unwrap_or_default();
+            for (_, untyped, typed) in columns.iter().filter(|(wanted, ..)| wanted == of) {
+                assert!(json(untyped, resource) == json(typed, resource), "{}", untyped.source());
+                compared += 1;
+            }
         }
     }
-    assert!(views > 3 && columns > 30, "{views} views, {columns} columns");
+    assert!(compared > 3000, "{compared}");
+}
+
+/// What an expression gives on a resource.
+fn json(expr: &Expr, resource: Value<'_>) -> Result<Vec<u8>, EvalError> {
+    let mut json = Vec::new();
+    expr.eval(&Ctx::new(resource, &NoFunctions))?.iter().for_each(|item| item.write_json(&mut json));
+    Ok(json)
+}
+
+fn written(cell: &Cell<'_>) -> String {
+    match cell {
+        Cell::Null => "null;".to_owned(),
+        Cell::Bool(value) => format!("{value};"),
+        Cell::Integer(value) => format!("{value};"),
+        Cell::Json(json) => format!("{};", String::from_utf8_lossy(json)),
+        Cell::Decimal(text) => format!("decimal {text};"),
+        Cell::Text(text) => format!("text {text};"),
+        Cell::Date(text) => format!("date {text};"),
+        Cell::DateTime(text) => format!("time {text};"),
+        Cell::Time(text) => format!("clock {text};"),
+    }
 }
