@@ -24,7 +24,7 @@ use crate::servers::Servers;
 use crate::world::World;
 
 /// How long an armed fault point may take to be passed.
-const PASSED_WITHIN: Duration = Duration::from_secs(20);
+const PASSED_WITHIN: Duration = Duration::from_secs(40);
 const PUSHED_AFTER: Duration = Duration::from_secs(5);
 /// How often processes are looked after.
 const TEND: Duration = Duration::from_millis(50);
@@ -178,7 +178,8 @@ impl Field<'_> {
                 self.met = passed;
                 return Ok(passed);
             }
-            if !pushed && begun.elapsed() > PUSHED_AFTER {
+            let ripe = begun.elapsed() > PUSHED_AFTER || point.ends_with(".revoking");
+            if !pushed && ripe && self.victim()?.ready() {
                 let other = 1 - self.victim_index();
                 self.replace(other, &Setting::default())?;
                 pushed = true;
