@@ -1,10 +1,12 @@
 //! `fhirehose views`: checks ViewDefinitions, and runs one over files. Needs no configuration.
 
+mod brackets;
 mod input;
 mod parquet;
 mod run;
 mod split;
 mod table;
+mod told;
 
 use std::fs;
 use std::io::Write;

@@ -2,19 +2,17 @@ use std::fs::File;
 use std::io::{self, BufWriter, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
-use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use fhirehose_tape::{Tape, Value};
 use fhirehose_views::View;
 
-use super::complain;
 use super::input::{Progress, documents};
 use super::table::{Format, Layout, Rows, Sink};
+use super::told::Told;
 use crate::cli::ViewsRunArgs;
 use crate::resources::STANDARD_INPUT;
 
@@ -22,8 +20,6 @@ use crate::resources::STANDARD_INPUT;
 const BATCH: usize = 1 << 18;
 /// Batches under way, per worker.
 const AHEAD: usize = 4;
-/// Broken documents that are told one by one; the others are counted.
-const TOLD: u64 = 100;
 const BUNDLE: &str = "Bundle";
 
 /// Documents of one file, in order.
@@ -43,14 +39,14 @@ struct Span {
 }
 
 /// What became of a batch.
-struct Part {
-    rows: Rows,
+pub struct Part {
+    pub rows: Rows,
     /// Resources of the view's type that had their rows, if any.
-    resources: u64,
+    pub resources: u64,
     /// Resources of other types.
-    others: u64,
+    pub others: u64,
     /// What had no rows, and why.
-    broken: Vec<String>,
+    pub broken: Vec<String>,
 }
 
 type Job<'f> = (Batch<'f>, SyncSender<Part>);
@@ -93,7 +89,7 @@ pub fn run(view: &View, args: &ViewsRunArgs) -> anyhow::Result<ExitCode> {
         written => written.context("writing the rows")?,
     }
     told.summary();
-    Ok(if told.broken > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    Ok(if told.broken() > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
 fn broken_pipe(error: &anyhow::Error) -> bool {
@@ -224,69 +220,5 @@ fn place(file: &Path, line: u64, entry: Option<u64>) -> String {
         (0, _) => format!("{file}"),
         (_, None) => format!("{file}:{line}"),
         (_, Some(entry)) => format!("{file}:{line}: entry {entry}"),
-    }
-}
-
-/// What is told on standard error while rows are written, and after.
-struct Told<'p> {
-    progress: &'p Progress,
-    is_terminal: bool,
-    began: Instant,
-    shown: Instant,
-    rows: u64,
-    resources: u64,
-    others: u64,
-    broken: u64,
-}
-
-impl<'p> Told<'p> {
-    fn new(progress: &'p Progress) -> Self {
-        let now = Instant::now();
-        let is_terminal = io::stderr().is_terminal();
-        Told { progress, is_terminal, began: now, shown: now, rows: 0, resources: 0, others: 0, broken: 0 }
-    }
-
-    fn count(&mut self, part: &Part) {
-        self.rows += part.rows.count;
-        self.resources += part.resources;
-        self.others += part.others;
-        for broken in &part.broken {
-            self.broken += 1;
-            if self.broken <= TOLD {
-                self.clear();
-                complain(broken);
-            }
-        }
-        if self.is_terminal && self.shown.elapsed() > Duration::from_millis(200) {
-            self.shown = Instant::now();
-            let read = self.progress.read.load(Ordering::Relaxed);
-            let done = match self.progress.of {
-                Some(of) if of > 0 => format!("{} %", (read * 100 / of).min(100)),
-                _ => format!("{} MB", read / 1_000_000),
-            };
-            let line = format!("\r\x1b[K{done}, rows: {}, resources: {}", self.rows, self.resources);
-            drop(io::stderr().write_all(line.as_bytes()));
-        }
-    }
-
-    fn clear(&self) {
-        if self.is_terminal {
-            drop(io::stderr().write_all(b"\r\x1b[K"));
-        }
-    }
-
-    fn end(&self) {
-        self.clear();
-        if self.broken > TOLD {
-            complain(format_args!("and {} more broken", self.broken - TOLD));
-        }
-    }
-
-    fn summary(&self) {
-        let Told { rows, resources, others, broken, .. } = self;
-        let seconds = self.began.elapsed().as_secs_f64();
-        complain(format_args!(
-            "rows: {rows}, resources: {resources}, of other types: {others}, broken: {broken}, {seconds:.1} s"
-        ));
     }
 }
