@@ -15,6 +15,7 @@ const CHECKPOINT: Duration = Duration::from_secs(60);
 
 /// The table topics of one worker: read whole before anything is processed, and followed from then on.
 pub(crate) struct Tables {
+    topics: Vec<Arc<str>>,
     replay: Replay,
     next: HashMap<TopicPartition, i64>,
     saved: Instant,
@@ -32,23 +33,34 @@ impl Tables {
         if topics.is_empty() {
             return Ok(None);
         }
-        let mut replay = Replay::new(clients, &format!("{group}.tables"))?;
-        let start: HashMap<_, _> = processor.table_start().into_iter().collect();
-        let mut next = HashMap::new();
-        for topic in topics {
-            let partitions = replay.partitions_of(topic)?;
+        let replay = Replay::new(clients, &format!("{group}.tables"))?;
+        let next = processor.table_start().into_iter().collect();
+        let mut tables = Tables { topics: topics.to_vec(), replay, next, saved: Instant::now() };
+        tables.catch_up(processor, stop, &mut || Ok(()))?;
+        Ok(Some(tables))
+    }
+
+    /// Reads on to the end the topics have now. Also before partitions are taken over: their last owner may have
+    /// known more of the tables than this worker does, and what is copied from them must not go back in time.
+    pub(crate) fn catch_up(
+        &mut self,
+        processor: &mut dyn Processor,
+        stop: &Stop,
+        idle: &mut dyn FnMut() -> Result<(), Fault>,
+    ) -> Result<(), Fault> {
+        for topic in &self.topics {
+            let partitions = self.replay.partitions_of(topic)?;
             let mut count = 0_u64;
             let ends =
-                replay.read_to_end(topic, &partitions, &start, stop, &mut || Ok(()), &mut |record| {
+                self.replay.read_to_end(topic, &partitions, &self.next, stop, idle, &mut |record| {
                     count += 1;
                     processor.table(record)
                 })?;
             tracing::info!(topic = &**topic, records = count, "table read");
-            next.extend(ends);
+            self.next.extend(ends);
         }
-        let offsets: Vec<_> = next.iter().map(|(at, offset)| (at.clone(), *offset)).collect();
-        replay.follow(&offsets)?;
-        Ok(Some(Tables { replay, next, saved: Instant::now() }))
+        let offsets: Vec<_> = self.next.iter().map(|(at, offset)| (at.clone(), *offset)).collect();
+        self.replay.follow(&offsets)
     }
 
     /// Hands over what has arrived since.

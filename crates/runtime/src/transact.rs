@@ -157,6 +157,13 @@ impl<'w> TransactLoop<'w> {
             let start_from = worker.config.runtime.start_from;
             assigned = continue_at(&self.reader, &spec.inputs, partitions, start_from, &worker.stop)
                 .map_err(|failed| failed.fault)?;
+            if let Some(tables) = &mut self.tables {
+                let reader = &mut self.reader;
+                tables.catch_up(&mut *self.processor, &worker.stop, &mut || {
+                    reader.keep_alive(Duration::ZERO)
+                })?;
+                reader.resume()?;
+            }
             self.restore(partitions)?;
             self.processor.assigned(&assigned)?;
             tracing::info!(processor = spec.name, partitions = %named(partitions), "partitions assigned");
