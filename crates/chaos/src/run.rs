@@ -106,7 +106,9 @@ impl Harness {
         };
         let live = flow.open(&self.world, &run).context("opening the flow")?;
         let mut env = self.proxies.product_env();
-        env.push(("FHIREHOSE__RUNTIME__STATE_DIR".into(), dir.join("state").display().to_string()));
+        let state = dir.join("state");
+        std::fs::create_dir_all(&state)?;
+        env.push(("FHIREHOSE__RUNTIME__STATE_DIR".into(), state.display().to_string()));
         env.extend(planted.map(|bug| ("FHIREHOSE_PLANTED_BUG".to_owned(), bug.to_owned())));
         let mut fleet = Fleet::new(&self.world.root, &dir, env)?;
         // The flow `whole` runs every processor in each of its processes.
