@@ -33,7 +33,7 @@ pub const MAX_REPEATED: usize = 10_000;
 pub(crate) const STEP_PAIRS: usize = 8;
 
 /// Bytes of a made text that cost a step.
-const STEP_BYTES: u64 = 64;
+const STEP_BYTES: u64 = 16;
 
 /// The steps an evaluation has left.
 #[derive(Clone)]
