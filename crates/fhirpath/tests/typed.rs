@@ -140,9 +140,12 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
 
+/// A resource type, and a view or an expression about it.
+type Shape = (String, String);
+
 /// The product's views with their resource types, and the expressions in the schemas of what is enriched with
 /// theirs, of the types that definitions are known of.
-fn shapes() -> (Vec<(String, String)>, Vec<(String, String)>) {
+fn shapes() -> (Vec<Shape>, Vec<Shape>) {
     fn paths(value: &serde_json::Value, found: &mut Vec<String>) {
         match value {
             serde_json::Value::Object(members) => {
@@ -197,9 +200,9 @@ fn the_shapes_of_the_product_hold() {
 fn definitions_change_no_row_of_the_product() {
     let (views, columns) = shapes();
     let plain = Env::fhir();
-    let view = |(_, text): &(String, String), env: &Env| View::compile(text, env).unwrap();
+    let view = |(_, text): &Shape, env: &Env| View::compile(text, env).unwrap();
     let views: Vec<_> = views.iter().map(|shape| (view(shape, &plain), view(shape, &env("")))).collect();
-    let column = |(of, path): &(String, String)| {
+    let column = |(of, path): &Shape| {
         (of.clone(), Expr::compile(path, &plain).unwrap(), Expr::compile(path, &env(of)).unwrap())
     };
     let columns: Vec<_> = columns.iter().map(column).collect();
