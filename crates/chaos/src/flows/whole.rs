@@ -216,7 +216,7 @@ impl Running {
                     done.inserted.extend(step.inserted);
                 }
                 // The server is being restarted: what its tables hold in the end is what counts.
-                Err(_) => changes = again(&open)?,
+                Err(_) => changes = again(open)?,
             }
         }
         Ok((rows, done))
