@@ -1,5 +1,12 @@
 //! Every flow, for a few seconds and without a fault, on the real stack with two processes of the product: what
 //! has not been processed yet is found missing, and once it has been, nothing is wrong.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "a test fails by panicking"
+)]
 
 use std::fs::{self, File};
 use std::net::TcpListener;
@@ -115,7 +122,7 @@ fn drive(flow: &dyn Flow, world: &World) {
     let missing = unread.check().unwrap();
     assert!(!missing.is_empty(), "{name}: nothing was processed, and nothing is missing");
     for breach in missing {
-        println!("{name}, before: {} {} of {records} {}", breach.invariant, breach.count, breach.what);
+        eprintln!("{name}, before: {} {} of {records} {}", breach.invariant, breach.count, breach.what);
     }
 
     let live = open(format!("f{now}b"));

@@ -1,4 +1,11 @@
 //! What the harness does to servers, on those of the stack.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "a test fails by panicking"
+)]
 
 mod kit;
 

@@ -1,5 +1,12 @@
 //! Servers of a test's own behind the proxies, and the stack where a toxic speaks a real protocol.
 #![allow(dead_code, reason = "each test binary uses its part")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "a test fails by panicking"
+)]
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
