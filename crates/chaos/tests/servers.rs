@@ -168,7 +168,7 @@ fn a_lock_is_held_for_its_time() {
 /// harness listens there.
 fn transactional(world: &World, proxies: &Proxies, id: &str) -> BaseProducer {
     let env = proxies.product_env();
-    assert!(world.proxied.len() > 0 && env[0].0.contains("BROKERS"));
+    assert!(!world.proxied.is_empty() && env[0].0.contains("BROKERS"));
     ClientConfig::new()
         .set("bootstrap.servers", &env[0].1)
         .set("transactional.id", id)
