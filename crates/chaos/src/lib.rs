@@ -10,6 +10,7 @@ pub mod health;
 pub mod ledger;
 pub mod matrix;
 pub mod planted;
+pub mod points;
 pub mod product;
 pub mod proxy;
 pub mod report;

@@ -12,6 +12,7 @@ use clap::ValueEnum;
 
 use crate::faults::{Field, debezium, group, kafka, network, postgres, process, stores};
 use crate::flow::Target;
+use crate::points::points;
 use crate::schedule::Subject;
 
 /// When the blow falls.
@@ -465,7 +466,6 @@ pub static FAULTS: &[Fault] = &[
         expects: "waiting",
         on: SEARCH,
         at: BUSY,
-        moves_within_s: 30,
         strike: stores::search_kill,
         ..USUAL
     },
@@ -544,52 +544,6 @@ pub static FAULTS: &[Fault] = &[
         ..USUAL
     },
 ];
-
-/// Fault points a Kafka-to-Kafka flow passes under load.
-const TRANSACT: &[&str] = &[
-    "transact.processed",
-    "transact.begun",
-    "transact.sent",
-    "transact.flushed",
-    "transact.offsets",
-    "transact.committed",
-    "transact.revoking",
-];
-const STORE: &[&str] =
-    &["store.claimed", "store.staged", "store.letters", "store.committed", "store.revoking"];
-
-/// The points a flow passes, and where in them it stands in the middle of a commit.
-pub fn points(subject: Subject) -> Vec<&'static str> {
-    let more: &[&str] = match (subject.target, subject.flow) {
-        (_, "whole") => return Vec::new(),
-        // These have a changelog to restore.
-        (Target::Kafka, "enrich" | "normalize-device") => &["transact.restoring"],
-        (Target::Kafka, _) => &[],
-        (Target::Postgres, _) => &["pg.begin", "pg.before_commit", "pg.after_commit"],
-        (Target::Search, _) => &["store.offsets", "search.bulk_sent"],
-        (Target::Redis, _) => &["store.offsets", "redis.evicted"],
-    };
-    let loop_points = if subject.target == Target::Kafka { TRANSACT } else { STORE };
-    [loop_points, more].concat()
-}
-
-/// Where a flow stands in the middle of a commit.
-pub fn commit_point(target: Target) -> &'static str {
-    match target {
-        Target::Kafka => "transact.offsets",
-        Target::Postgres => "pg.before_commit",
-        Target::Search => "search.bulk_sent",
-        Target::Redis => "redis.evicted",
-    }
-}
-
-/// What a flow is given of the load's rate: a search engine takes fewer documents than a log takes records.
-pub fn share_of_rate(subject: Subject) -> f64 {
-    match subject.target {
-        Target::Search => 0.3,
-        _ => 1.0,
-    }
-}
 
 impl Fault {
     /// The ways a flow can meet this fault; none where it makes no sense.

@@ -123,7 +123,7 @@ fn drive(flow: &dyn Flow, world: &World) {
     let missing = unread.check().unwrap();
     assert!(!missing.is_empty(), "{name}: nothing was processed, and nothing is missing");
     for breach in missing {
-        eeprintln!("{name}, before: {} {} of {records} {}", breach.invariant, breach.count, breach.what);
+        eprintln!("{name}, before: {} {} of {records} {}", breach.invariant, breach.count, breach.what);
     }
 
     let live = open(format!("f{now}b"));
