@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::ledger::{Invariant, Violation};
-use crate::planted::BUGS;
+use crate::planted::{BUGS, RUNS};
 use crate::schedule::Plan;
 
 /// One run, as kept.
@@ -261,6 +261,9 @@ fn planted(out: &mut String, outcomes: &[Outcome]) -> std::fmt::Result {
                 ((caught - before + 1).to_string(), named(&run.invariants()), fault, run.seed.to_string())
             }
             None if runs.is_empty() => ("not run".into(), "-".into(), "-".into(), "-".into()),
+            None if (runs.len() as u64) < RUNS => {
+                (runs.len().to_string(), "not seen yet".into(), "-".into(), "-".into())
+            }
             None => (runs.len().to_string(), "NOT CAUGHT".into(), "-".into(), "-".into()),
         };
         writeln!(
