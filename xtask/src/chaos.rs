@@ -98,7 +98,12 @@ pub fn on(stack: &mut Stack, arguments: &[String]) -> Result<bool> {
     for prepared in [["topics", "apply"], ["migrate", "apply"]] {
         let mut command = Command::new(&binary);
         command.current_dir(&root).args(["--config", CONFIG]).args(prepared).envs(env.iter().cloned());
-        shell::capture(&mut command)?;
+        shell::capture(&mut command).with_context(|| {
+            format!(
+                "if a run was cut short, begin with an empty stack: FHIREHOSE_STACK_DIR={} cargo xtask stack reset",
+                stack.dir.display()
+            )
+        })?;
     }
     run(&built, &root, &with_quick(arguments), &env)
 }

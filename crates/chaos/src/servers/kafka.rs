@@ -80,12 +80,16 @@ impl Admin {
     pub fn recreate_topic(&self, topic: &str) -> Result<()> {
         let partitions = self.partitions(topic)?;
         ensure!(partitions > 0, "there is no topic {topic}");
+        self.delete_topic(topic)?;
+        self.ensure_topic(topic, partitions)
+    }
+
+    pub fn delete_topic(&self, topic: &str) -> Result<()> {
         let deleted = self.runtime.block_on(self.client.delete_topics(&[topic], &options()))?;
         if let Some(Err((_, error))) = deleted.into_iter().next() {
             bail!("deleting {topic}: {error}");
         }
-        self.settled(topic, |admin| Ok(admin.partitions(topic)? == 0))?;
-        self.ensure_topic(topic, partitions)
+        self.settled(topic, |admin| Ok(admin.partitions(topic)? == 0))
     }
 
     /// The topics that hold what this group has rejected.
