@@ -15,8 +15,9 @@ use fhirehose_demo::workload::{Counters, Load, Slots, change_rows, join, send_re
 use fhirehose_simulate::DevicesArgs;
 use fhirehose_simulate::hospital::Hospital as Simulated;
 use fhirehose_testkit::root;
+use mysql::prelude::Queryable;
 
-use crate::fleet::{Process, all_ready, assert_no_violation, quiet, say, stack};
+use crate::fleet::{Process, all_ready, assert_no_violation, eventually, quiet, say, stack};
 use crate::kafka::Kafka;
 use crate::{bad_on_stack, by_hand, docs, outages, secrecy};
 
@@ -123,6 +124,7 @@ fn kills_and_restarts(world: &World) {
     let inserted: Vec<_> = changes.into_iter().map(|thread| join(thread).unwrap()).collect();
     let sent: Vec<_> = readings.into_iter().map(|thread| join(thread).unwrap()).collect();
     assert!(counters.rows() > 500 && counters.messages() > 300, "nothing much happened");
+    stage("until Debezium has sent all", || everything_is_sent(world));
     stage("until nothing flows", || quiet(&mut fleet, &world.kafka, &[], 180));
 
     let done = world.stack.sites.iter().zip(sent).zip(inserted);
@@ -140,6 +142,22 @@ fn kills_and_restarts(world: &World) {
     no_duplicates(&world.kafka);
     assert_no_violation(&fleet);
     stage("graceful stop of all", || fleet.iter_mut().for_each(Process::stop));
+}
+
+/// Changes a row of each hospital and waits until the change has come: changes come in their order, so all before
+/// it has come too. A connector that waits to try again after a server's restart looks as if nothing flowed.
+fn everything_is_sent(world: &World) {
+    for site in &world.stack.sites {
+        let mark = format!("The last change of {}", site.source);
+        let mut source = mysql::Conn::new(mysql::Opts::from_url(&site.url).unwrap()).unwrap();
+        let change = "UPDATE business_operations.facilities SET city = ? ORDER BY id LIMIT 1";
+        source.exec_drop(change, (&mark,)).unwrap();
+        let topic = format!("cdc.{}.business_operations.facilities", site.source);
+        eventually(&format!("{topic} tells: {mark}"), 180, || {
+            let told = |value: &Vec<u8>| value.windows(mark.len()).any(|bytes| bytes == mark.as_bytes());
+            world.kafka.read(&topic).iter().any(|record| record.value.as_ref().is_some_and(told))
+        });
+    }
 }
 
 /// Every processor is killed once, some are asked to stop, every server but Kafka is restarted: about a

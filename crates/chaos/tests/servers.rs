@@ -259,6 +259,8 @@ fn topics_are_made_grown_and_made_anew() {
     admin.recreate_topic(&topic).unwrap();
     assert_eq!(admin.partitions(&topic).unwrap(), 3);
     eventually("the new topic takes records", is_taken);
+    // Other tests look at all dead letters of this stack.
+    admin.delete_topic(&topic).unwrap();
 }
 
 /// Whether the last record was taken.
