@@ -1,10 +1,11 @@
 //! The real binary in processes of its own, as many as asked for, killed, asked to stop and started again.
 
 use std::fs::{self, File};
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -72,7 +73,7 @@ pub struct Process {
 impl Process {
     pub fn start(logs: &Path, runs: &str, number: usize, more: &[&str]) -> Process {
         fs::create_dir_all(logs).unwrap();
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let port = free_address();
         let instance = format!("test-{runs}-{number}");
         let log = logs.join(format!("{instance}.log"));
         let more: Vec<String> = more.iter().map(|text| (*text).to_owned()).collect();
@@ -138,6 +139,18 @@ impl Process {
         let text = fs::read_to_string(&self.log).unwrap_or_default();
         let lines: Vec<_> = text.lines().rev().take(15).collect();
         lines.into_iter().rev().collect::<Vec<_>>().join("\n")
+    }
+}
+
+/// Below the ports that Linux gives to outgoing connections: nobody takes it while the process is started again.
+fn free_address() -> SocketAddr {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let first = 20_000 + u16::try_from(std::process::id() % 9_000).unwrap();
+    loop {
+        let address = SocketAddr::from(([127, 0, 0, 1], first + NEXT.fetch_add(1, Ordering::Relaxed)));
+        if TcpListener::bind(address).is_ok() {
+            return address;
+        }
     }
 }
 

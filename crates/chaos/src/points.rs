@@ -41,10 +41,10 @@ pub fn commit_point(target: Target) -> &'static str {
     }
 }
 
-/// What a flow is given of the load's rate: a search engine takes fewer documents than a log takes records.
+/// What a flow is given of the load's rate: a search engine and a star schema take fewer records than a log.
 pub fn share_of_rate(subject: Subject) -> f64 {
-    match subject.target {
-        Target::Search => 0.3,
+    match (subject.target, subject.flow) {
+        (Target::Search, _) | (_, "sink-warehouse") => 0.3,
         _ => 1.0,
     }
 }

@@ -26,7 +26,7 @@ use crate::world::World;
 
 /// The load goes on for so long after healing, at least.
 const AFTER: Duration = Duration::from_secs(8);
-/// After the load everything must be read within this time.
+/// After the load something must be done at least this often, until all is.
 const QUIET: Duration = Duration::from_secs(60);
 /// At rest is what stays so for this long.
 const REST: Duration = Duration::from_millis(1_500);
@@ -291,15 +291,20 @@ fn quiet(field: &mut Field<'_>) -> Result<()> {
         .set("bootstrap.servers", &field.world.brokers)
         .set("group.id", "chaos-ends")
         .create()?;
-    let begun = Instant::now();
-    let mut since = Instant::now();
+    let (mut moved, mut since) = (Instant::now(), Instant::now());
+    let mut before = BTreeMap::new();
     while since.elapsed() < REST {
+        if let Ok(now) = field.live.progress()
+            && now != before
+        {
+            (before, moved) = (now, Instant::now());
+        }
         let left = left(&consumer, field.live);
         let done = left.as_ref().is_ok_and(Vec::is_empty);
         if !done || field.fleet.lag() != Some(0) {
             since = Instant::now();
         }
-        if begun.elapsed() > QUIET {
+        if moved.elapsed() > QUIET {
             let left = match left {
                 Ok(left) if left.is_empty() => {
                     let lag = field.fleet.processes.iter().map(|p| format!("{} {:?}", p.instance, p.lag()));
@@ -308,7 +313,11 @@ fn quiet(field: &mut Field<'_>) -> Result<()> {
                 Ok(left) => left.join(" "),
                 Err(error) => format!("{error:#}"),
             };
-            field.breaches.add(Invariant::I10, "a minute after the load it is not at rest", left);
+            field.breaches.add(
+                Invariant::I10,
+                "after the load it stands still for a minute, and is not at rest",
+                left,
+            );
             return Ok(());
         }
         field.pause(Duration::from_millis(200))?;

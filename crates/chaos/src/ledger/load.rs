@@ -54,9 +54,18 @@ impl Producer {
     /// Waits where the queue is full.
     pub fn send(&self, input: &Input) -> Result<()> {
         let mut next = record(input);
+        let begun = Instant::now();
         loop {
             match self.inner.send(next) {
                 Ok(()) => break,
+                // One that was added just now: the client hears of it when it asks.
+                Err((KafkaError::MessageProduction(RDKafkaErrorCode::UnknownPartition), back))
+                    if begun.elapsed() < Duration::from_secs(30) =>
+                {
+                    next = back;
+                    drop(self.inner.client().fetch_metadata(Some(&input.topic), Duration::from_secs(5)));
+                    sleep(Duration::from_millis(100));
+                }
                 Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) => {
                     next = back;
                     sleep(Duration::from_millis(5));
