@@ -1,15 +1,14 @@
 //! `invalidate-cache`: row changes in, keys of stale cache entries out. A change that is sent again evicts again,
 //! which harms nobody.
 
-use std::collections::{BTreeMap, HashSet};
-use std::sync::{Mutex, PoisonError};
+use std::collections::HashSet;
 
 use anyhow::Result;
 
 use super::cdc::change_topics;
-use super::session::{Ends, Refusals, Seen, Session};
+use super::session::{Driven, Ends, Refusals, Seen, Session};
 use super::vitals::{Change, Measured, SOURCE, TENANT, TOPIC, VitalSigns};
-use crate::flow::{Flow, Halt, Live, Run, Target};
+use crate::flow::{Flow, Live, Run, Target};
 use crate::ledger::accounts::{Entry, Sequences, compare, digest};
 use crate::ledger::avro::{Decoder, text};
 use crate::ledger::topics::{Record, Topics};
@@ -44,60 +43,37 @@ impl Flow for CacheRules {
             changelog: None,
             outputs: vec![OUTPUT.to_owned(), LETTERS.to_owned()],
         };
-        let session = Session::open(world, &run.tag, ends)?;
-        let source = Mutex::new(VitalSigns::new(run, topics.partitions(TOPIC)?));
-        Ok(Box::new(Open { session, source, rate: run.rate }))
+        let source = VitalSigns::new(run, topics.partitions(TOPIC)?);
+        Driven::open(world, run, self.inputs(), ends, source, check)
     }
 }
 
-struct Open {
-    session: Session,
-    source: Mutex<VitalSigns>,
-    rate: f64,
-}
-
-impl Live for Open {
-    fn load(&self, stop: &Halt) -> Result<u64> {
-        let mut source = self.source.lock().unwrap_or_else(PoisonError::into_inner);
-        self.session.load(self.rate, &mut *source, stop)
-    }
-
-    fn watch(&self) -> Vec<Violation> {
-        self.session.watch();
-        Vec::new()
-    }
-
-    fn progress(&self) -> Result<BTreeMap<String, i64>> {
-        self.session.progress()
-    }
-
-    fn check(&self) -> Result<Vec<Violation>> {
-        let mut breaches = Breaches::default();
-        let mut refusals = Refusals::default();
-        let (mut expected, mut aborted) = (Sequences::new(), HashSet::new());
-        self.session.read_inputs(&mut breaches, |topic, seen| {
-            if !take(&seen, &mut expected, &mut aborted) {
-                refusals.expect(topic, &seen.record);
+fn check(session: &Session) -> Result<Vec<Violation>> {
+    let mut breaches = Breaches::default();
+    let mut refusals = Refusals::default();
+    let (mut expected, mut aborted) = (Sequences::new(), HashSet::new());
+    session.read_inputs(&mut breaches, |topic, seen| {
+        if !take(&seen, &mut expected, &mut aborted) {
+            refusals.expect(topic, &seen.record);
+        }
+    })?;
+    let mut found = Sequences::new();
+    let mut decoder = session.decoder();
+    session.read_outputs(&mut breaches, |topic, record, breaches| match topic {
+        LETTERS => refusals.found(topic, &record, breaches),
+        _ => match entry(&mut decoder, &record) {
+            // Others write this topic too.
+            Ok(None) => {}
+            Ok(Some(entry)) => found.entry(record.key).or_default().push(entry),
+            Err(_) => {
+                let place = format!("{topic} [{}] {}", record.partition, record.offset);
+                breaches.add(Invariant::I6, "output that cannot be read", place);
             }
-        })?;
-        let mut found = Sequences::new();
-        let mut decoder = self.session.decoder();
-        self.session.read_outputs(&mut breaches, |topic, record, breaches| match topic {
-            LETTERS => refusals.found(topic, &record, breaches),
-            _ => match entry(&mut decoder, &record) {
-                // Others write this topic too.
-                Ok(None) => {}
-                Ok(Some(entry)) => found.entry(record.key).or_default().push(entry),
-                Err(_) => {
-                    let place = format!("{topic} [{}] {}", record.partition, record.offset);
-                    breaches.add(Invariant::I6, "output that cannot be read", place);
-                }
-            },
-        })?;
-        refusals.check(&mut breaches);
-        compare(OUTPUT, &expected, &found, &aborted, &mut breaches);
-        Ok(breaches.into_vec())
-    }
+        },
+    })?;
+    refusals.check(&mut breaches);
+    compare(OUTPUT, &expected, &found, &aborted, &mut breaches);
+    Ok(breaches.into_vec())
 }
 
 /// Adds what an input must become; false where it must be refused.

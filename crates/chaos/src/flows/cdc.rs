@@ -1,15 +1,14 @@
 //! `normalize-cdc`: row changes in, FHIR and samples out.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::{Mutex, PoisonError};
+use std::collections::{HashMap, HashSet};
 
 use anyhow::Result;
 use fhirehose_demo::ids;
 use serde::Deserialize;
 
-use super::session::{Ends, Refusals, Seen, Session};
+use super::session::{Driven, Ends, Refusals, Seen, Session};
 use super::vitals::{Change, Measured, SOURCE, TENANT, TOPIC, VitalSigns};
-use crate::flow::{Flow, Halt, Live, Run, Target};
+use crate::flow::{Flow, Live, Run, Target};
 use crate::ledger::accounts::{Entry, Sequences, compare, digest};
 use crate::ledger::avro::{Decoder, Fields, text};
 use crate::ledger::topics::{Record, Topics};
@@ -50,9 +49,8 @@ impl Flow for Cdc {
             changelog: None,
             outputs: [OBSERVATION, SAMPLE, LETTERS].map(str::to_owned).to_vec(),
         };
-        let session = Session::open(world, &run.tag, ends)?;
         let source = VitalSigns::new(run, Topics::connect(world)?.partitions(TOPIC)?);
-        Ok(Box::new(Open { session, source: Mutex::new(source), rate: run.rate }))
+        Driven::open(world, run, self.inputs(), ends, source, check)
     }
 }
 
@@ -63,49 +61,27 @@ pub(super) fn change_topics(topics: &Topics) -> Result<Vec<String>> {
     Ok(names)
 }
 
-struct Open {
-    session: Session,
-    source: Mutex<VitalSigns>,
-    rate: f64,
-}
-
-impl Live for Open {
-    fn load(&self, stop: &Halt) -> Result<u64> {
-        let mut source = self.source.lock().unwrap_or_else(PoisonError::into_inner);
-        self.session.load(self.rate, &mut *source, stop)
-    }
-
-    fn watch(&self) -> Vec<Violation> {
-        self.session.watch();
-        Vec::new()
-    }
-
-    fn progress(&self) -> Result<BTreeMap<String, i64>> {
-        self.session.progress()
-    }
-
-    fn check(&self) -> Result<Vec<Violation>> {
-        let mut breaches = Breaches::default();
-        let (mut expected, mut refusals) = (Expected::default(), Refusals::default());
-        self.session.read_inputs(&mut breaches, |topic, seen| {
-            if !expected.take(&seen) {
-                refusals.expect(topic, &seen.record);
-            }
-        })?;
-        let mut found = Found::default();
-        let mut decoder = self.session.decoder();
-        self.session.read_outputs(&mut breaches, |topic, record, breaches| match topic {
-            LETTERS => refusals.found(topic, &record, breaches),
-            // Others write these topics too.
-            _ if !record.key.starts_with("chaos/") => {}
-            _ => found.take(&mut decoder, topic, &record, breaches),
-        })?;
-        refusals.check(&mut breaches);
-        let Expected { observations, samples, aborted, .. } = &expected;
-        compare(OBSERVATION, observations, &found.observations, aborted, &mut breaches);
-        compare(SAMPLE, samples, &found.samples, aborted, &mut breaches);
-        Ok(breaches.into_vec())
-    }
+fn check(session: &Session) -> Result<Vec<Violation>> {
+    let mut breaches = Breaches::default();
+    let (mut expected, mut refusals) = (Expected::default(), Refusals::default());
+    session.read_inputs(&mut breaches, |topic, seen| {
+        if !expected.take(&seen) {
+            refusals.expect(topic, &seen.record);
+        }
+    })?;
+    let mut found = Found::default();
+    let mut decoder = session.decoder();
+    session.read_outputs(&mut breaches, |topic, record, breaches| match topic {
+        LETTERS => refusals.found(topic, &record, breaches),
+        // Others write these topics too.
+        _ if !record.key.starts_with("chaos/") => {}
+        _ => found.take(&mut decoder, topic, &record, breaches),
+    })?;
+    refusals.check(&mut breaches);
+    let Expected { observations, samples, aborted, .. } = &expected;
+    compare(OBSERVATION, observations, &found.observations, aborted, &mut breaches);
+    compare(SAMPLE, samples, &found.samples, aborted, &mut breaches);
+    Ok(breaches.into_vec())
 }
 
 /// What the inputs must become, computed in the plainest way.

@@ -1,15 +1,14 @@
 //! `normalize-device`: messages of devices in, readings of whoever wore them out; what nobody wore is parked.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::{Mutex, PoisonError};
 
 use anyhow::Result;
 
 use super::cdc::{observation_content, sample_content};
 use super::messages::{ASSIGNMENTS, Messages, SENSORS, WATCHES};
 use super::readings::{Reading, readings};
-use super::session::{Ends, Refusals, Session};
-use crate::flow::{Flow, Halt, Live, Run, Target};
+use super::session::{Driven, Ends, Refusals, Session};
+use crate::flow::{Flow, Live, Run, Target};
 use crate::ledger::accounts::{Entry, Sequences, compare, digest, parked};
 use crate::ledger::avro::{Decoder, text};
 use crate::ledger::topics::Record;
@@ -46,83 +45,60 @@ impl Flow for Device {
             changelog: Some(PARKED),
             outputs: [OBSERVATION, SAMPLE, METRICS].map(str::to_owned).into_iter().chain(letters).collect(),
         };
-        let session = Session::open(world, &run.tag, ends)?;
-        let source = Mutex::new(Messages::new(&world.registry, run)?);
-        Ok(Box::new(Open { session, source, rate: run.rate, tenant: run.tag.clone() }))
+        let source = Messages::new(&world.registry, run)?;
+        let tenant = run.tag.clone();
+        Driven::open(world, run, self.inputs(), ends, source, move |session| check(session, &tenant))
     }
 }
 
-struct Open {
-    session: Session,
-    source: Mutex<Messages>,
-    rate: f64,
-    tenant: String,
-}
-
-impl Live for Open {
-    fn load(&self, stop: &Halt) -> Result<u64> {
-        let mut source = self.source.lock().unwrap_or_else(PoisonError::into_inner);
-        self.session.load(self.rate, &mut *source, stop)
-    }
-
-    fn watch(&self) -> Vec<Violation> {
-        self.session.watch();
-        Vec::new()
-    }
-
-    fn progress(&self) -> Result<BTreeMap<String, i64>> {
-        self.session.progress()
-    }
-
-    fn check(&self) -> Result<Vec<Violation>> {
-        let mut breaches = Breaches::default();
-        let mut refusals = Refusals::default();
-        let (mut all, mut worn, mut aborted) = (Vec::new(), Worn::default(), HashSet::new());
-        let mut decoder = self.session.decoder();
-        self.session.read_inputs(&mut breaches, |topic, seen| {
-            let record = &seen.record;
-            if topic == ASSIGNMENTS {
-                if !seen.aborted {
-                    worn.take(&mut decoder, record);
-                }
-            } else if seen.aborted {
-                aborted.insert(record.timestamp);
-            } else {
-                match readings(topic, record) {
-                    Some(readings) => all.extend(readings),
-                    None => refusals.expect(topic, record),
-                }
+fn check(session: &Session, tenant: &str) -> Result<Vec<Violation>> {
+    let mut breaches = Breaches::default();
+    let mut refusals = Refusals::default();
+    let (mut all, mut worn, mut aborted) = (Vec::new(), Worn::default(), HashSet::new());
+    let mut decoder = session.decoder();
+    session.read_inputs(&mut breaches, |topic, seen| {
+        let record = &seen.record;
+        if topic == ASSIGNMENTS {
+            if !seen.aborted {
+                worn.take(&mut decoder, record);
             }
-        })?;
-        let expected = Expected::of(&self.tenant, &all, &worn);
-        let mut found: HashMap<&str, Sequences> = HashMap::new();
-        let ours = format!("{}/", self.tenant);
-        self.session.read_outputs(&mut breaches, |topic, record, breaches| {
-            let topic = match topic {
-                OBSERVATION => OBSERVATION,
-                SAMPLE => SAMPLE,
-                METRICS => METRICS,
-                letters => return refusals.found(letters, &record, breaches),
-            };
-            if record.key.starts_with(&ours) {
-                match entry(&mut decoder, topic, &record) {
-                    Ok(entry) => found.entry(topic).or_default().entry(record.key).or_default().push(entry),
-                    Err(_) => {
-                        let place = format!("{topic} at [{}] {}", record.partition, record.offset);
-                        breaches.add(Invariant::I6, "output that cannot be read", place);
-                    }
-                }
+        } else if seen.aborted {
+            aborted.insert(record.timestamp);
+        } else {
+            match readings(topic, record) {
+                Some(readings) => all.extend(readings),
+                None => refusals.expect(topic, record),
             }
-        })?;
-        refusals.check(&mut breaches);
-        for (topic, expected) in &expected.outputs {
-            compare(topic, expected, &found.remove(topic).unwrap_or_default(), &aborted, &mut breaches);
         }
-        let mut changelog = Vec::new();
-        self.session.read_changelog(|record| changelog.push((record.key, record.value.is_some())))?;
-        parked(&expected.parked, &changelog, &mut breaches);
-        Ok(breaches.into_vec())
+    })?;
+    let expected = Expected::of(tenant, &all, &worn);
+    let mut found: HashMap<&str, Sequences> = HashMap::new();
+    let ours = format!("{tenant}/");
+    session.read_outputs(&mut breaches, |topic, record, breaches| {
+        let topic = match topic {
+            OBSERVATION => OBSERVATION,
+            SAMPLE => SAMPLE,
+            METRICS => METRICS,
+            letters => return refusals.found(letters, &record, breaches),
+        };
+        if record.key.starts_with(&ours) {
+            match entry(&mut decoder, topic, &record) {
+                Ok(entry) => found.entry(topic).or_default().entry(record.key).or_default().push(entry),
+                Err(_) => {
+                    let place = format!("{topic} at [{}] {}", record.partition, record.offset);
+                    breaches.add(Invariant::I6, "output that cannot be read", place);
+                }
+            }
+        }
+    })?;
+    refusals.check(&mut breaches);
+    for (topic, expected) in &expected.outputs {
+        compare(topic, expected, &found.remove(topic).unwrap_or_default(), &aborted, &mut breaches);
     }
+    let mut changelog = Vec::new();
+    session.read_changelog(|record| changelog.push((record.key, record.value.is_some())))?;
+    parked(&expected.parked, &changelog, &mut breaches);
+    Ok(breaches.into_vec())
 }
 
 /// Who wore which device from when to when.

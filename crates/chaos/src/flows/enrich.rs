@@ -1,14 +1,13 @@
 //! `enrich`: resources in, flat records with values of what they refer to out.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, Result};
 use serde_json::Value;
 
 use super::resources::{ENCOUNTER, OBSERVATION, PATIENT, Resources};
-use super::session::{Ends, Refusals, Seen, Session};
-use crate::flow::{Flow, Halt, Live, Run, Target};
+use super::session::{Driven, Ends, Refusals, Seen, Session};
+use crate::flow::{Flow, Live, Run, Target};
 use crate::ledger::accounts::digest;
 use crate::ledger::avro::{Decoder, Fields, text};
 use crate::ledger::references::{Copied, Emission, Fact, Facts, History, References, compare};
@@ -47,75 +46,48 @@ impl Flow for Enrich {
             changelog: Some("enrich.pending"),
             outputs: enriched.into_iter().chain(letters).collect(),
         };
-        let session = Session::open(world, &run.tag, ends)?;
-        let source = Mutex::new(Resources::new(&world.registry, run)?);
-        Ok(Box::new(Open { session, source, rate: run.rate, tenant: format!("{}/", run.tag) }))
+        let source = Resources::new(&world.registry, run)?;
+        let tenant = format!("{}/", run.tag);
+        Driven::open(world, run, self.inputs(), ends, source, move |session| check(session, &tenant))
     }
 }
 
-struct Open {
-    session: Session,
-    source: Mutex<Resources>,
-    rate: f64,
-    /// What keys of this run begin with.
-    tenant: String,
-}
-
-impl Live for Open {
-    fn load(&self, stop: &Halt) -> Result<u64> {
-        let mut source = self.source.lock().unwrap_or_else(PoisonError::into_inner);
-        self.session.load(self.rate, &mut *source, stop)
-    }
-
-    fn watch(&self) -> Vec<Violation> {
-        self.session.watch();
-        Vec::new()
-    }
-
-    fn progress(&self) -> Result<BTreeMap<String, i64>> {
-        let mut progress = self.session.progress()?;
-        progress.retain(|at, _| at.starts_with(OBSERVATION));
-        Ok(progress)
-    }
-
-    fn check(&self) -> Result<Vec<Violation>> {
-        let mut breaches = Breaches::default();
-        let mut refusals = Refusals::default();
-        let (mut facts, mut targets) = (BTreeMap::new(), History::default());
-        let mut decoder = self.session.decoder();
-        self.session.read_inputs(&mut breaches, |topic, seen| {
-            if seen.record.key.starts_with(&self.tenant)
-                && !take(&mut decoder, topic, &seen, &mut facts, &mut targets)
-            {
-                refusals.expect(topic, &seen.record);
-            }
-        })?;
-        let mut emissions: BTreeMap<String, Vec<Emission>> = BTreeMap::new();
-        self.session.read_outputs(&mut breaches, |topic, record, breaches| {
-            if topic.ends_with(".dlq") {
-                refusals.found(topic, &record, breaches);
-            } else if record.key.starts_with(&self.tenant) {
-                match emission(&mut decoder, &record) {
-                    Ok(emission) => {
-                        emissions.entry(format!("{topic} {}", record.key)).or_default().push(emission)
-                    }
-                    Err(_) => {
-                        let place =
-                            format!("{topic} {} at [{}] {}", record.key, record.partition, record.offset);
-                        breaches.add(Invariant::I6, "output that cannot be read", place);
-                    }
+/// `tenant` is what keys of this run begin with.
+fn check(session: &Session, tenant: &str) -> Result<Vec<Violation>> {
+    let mut breaches = Breaches::default();
+    let mut refusals = Refusals::default();
+    let (mut facts, mut targets) = (BTreeMap::new(), History::default());
+    let mut decoder = session.decoder();
+    session.read_inputs(&mut breaches, |topic, seen| {
+        if seen.record.key.starts_with(tenant) && !take(&mut decoder, topic, &seen, &mut facts, &mut targets)
+        {
+            refusals.expect(topic, &seen.record);
+        }
+    })?;
+    let mut emissions: BTreeMap<String, Vec<Emission>> = BTreeMap::new();
+    session.read_outputs(&mut breaches, |topic, record, breaches| {
+        if topic.ends_with(".dlq") {
+            refusals.found(topic, &record, breaches);
+        } else if record.key.starts_with(tenant) {
+            match emission(&mut decoder, &record) {
+                Ok(emission) => {
+                    emissions.entry(format!("{topic} {}", record.key)).or_default().push(emission)
+                }
+                Err(_) => {
+                    let place = format!("{topic} {} at [{}] {}", record.key, record.partition, record.offset);
+                    breaches.add(Invariant::I6, "output that cannot be read", place);
                 }
             }
-        })?;
-        refusals.check(&mut breaches);
-        let keys: BTreeSet<&String> = facts.keys().chain(emissions.keys()).collect();
-        for key in keys {
-            let none = (Facts::default(), Vec::new());
-            let facts = facts.get(key).unwrap_or(&none.0);
-            compare(key, facts, emissions.get(key).unwrap_or(&none.1), &targets, &mut breaches);
         }
-        Ok(breaches.into_vec())
+    })?;
+    refusals.check(&mut breaches);
+    let keys: BTreeSet<&String> = facts.keys().chain(emissions.keys()).collect();
+    for key in keys {
+        let none = (Facts::default(), Vec::new());
+        let facts = facts.get(key).unwrap_or(&none.0);
+        compare(key, facts, emissions.get(key).unwrap_or(&none.1), &targets, &mut breaches);
     }
+    Ok(breaches.into_vec())
 }
 
 /// Takes an input as a fact and, unless it is an observation, as a target; false where it must be refused.

@@ -8,12 +8,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
-use crate::flow::Halt;
+use crate::flow::{Halt, Live, Run};
 use crate::ledger::accounts::{Sightings, done, letters, origin_of_letter};
 use crate::ledger::avro::Decoder;
 use crate::ledger::load::{Aborted, Input, Pace, Producer};
 use crate::ledger::topics::{At, Group, Isolation, Offsets, Record, Tail, Topics, compact_soon};
-use crate::ledger::{Breaches, Invariant};
+use crate::ledger::{Breaches, Invariant, Violation};
 use crate::world::World;
 
 /// How long outputs must stand still when the inputs are done.
@@ -48,6 +48,62 @@ pub(super) struct Session {
     tail: Tail,
     sightings: Mutex<Sightings>,
     decoder: Mutex<Decoder>,
+}
+
+/// A run of such a flow: its session, what makes its inputs, and the account of its own.
+pub(super) struct Driven<S, C> {
+    session: Session,
+    source: Mutex<S>,
+    rate: f64,
+    /// Topics whose partitions are sure to move.
+    moving: Vec<String>,
+    check: C,
+}
+
+impl<S, C> Driven<S, C>
+where
+    S: Source + Send + 'static,
+    C: Fn(&Session) -> Result<Vec<Violation>> + Send + Sync + 'static,
+{
+    pub fn open(
+        world: &World,
+        run: &Run,
+        moving: Vec<String>,
+        ends: Ends<'_>,
+        source: S,
+        check: C,
+    ) -> Result<Box<dyn Live>> {
+        let session = Session::open(world, &run.tag, ends)?;
+        Ok(Box::new(Driven { session, source: Mutex::new(source), rate: run.rate, moving, check }))
+    }
+}
+
+impl<S, C> Live for Driven<S, C>
+where
+    S: Source + Send,
+    C: Fn(&Session) -> Result<Vec<Violation>> + Send + Sync,
+{
+    fn load(&self, stop: &Halt) -> Result<u64> {
+        let mut source = self.source.lock().unwrap_or_else(PoisonError::into_inner);
+        self.session.load(self.rate, &mut *source, stop)
+    }
+
+    fn watch(&self) -> Vec<Violation> {
+        self.session.watch();
+        Vec::new()
+    }
+
+    fn progress(&self) -> Result<BTreeMap<String, i64>> {
+        let mut progress = self.session.progress()?;
+        let moves =
+            |at: &str| at.rsplit_once('/').is_some_and(|(topic, _)| self.moving.iter().any(|m| m == topic));
+        progress.retain(|at, _| moves(at));
+        Ok(progress)
+    }
+
+    fn check(&self) -> Result<Vec<Violation>> {
+        (self.check)(&self.session)
+    }
 }
 
 /// Which topics a group has to do with.
