@@ -110,10 +110,10 @@ fn transactions_fail_as_asked_and_no_longer() {
     let database = Database::create(&world, "trips");
     let postgres = Postgres::new(&database.url);
     for (trip, when, code) in [
-        (Trip::DiskFull, When::Writing, Some("53100")),
-        (Trip::Deadlock, When::Writing, Some("40P01")),
-        (Trip::Serialization, When::Committing, Some("40001")),
-        (Trip::Terminate, When::Committing, Some("57P01")),
+        (Trip::DiskFull, When::Writing, "53100"),
+        (Trip::Deadlock, When::Writing, "40P01"),
+        (Trip::Serialization, When::Committing, "40001"),
+        (Trip::Terminate, When::Committing, "57P01"),
     ] {
         postgres.trip(trip, when, 2).unwrap();
         for n in 1..=2 {
@@ -121,7 +121,9 @@ fn transactions_fail_as_asked_and_no_longer() {
             let written = client.batch_execute(ADVANCE);
             assert_eq!(written.is_err(), when == When::Writing, "{trip:?}");
             let failed = written.and_then(|()| client.batch_execute("COMMIT")).unwrap_err();
-            assert_eq!(failed.code().map(|code| code.code()), code, "{trip:?}");
+            // The end of a backend may close the connection before its last words are read.
+            let closed = trip == Trip::Terminate && failed.code().is_none() && client.is_closed();
+            assert!(closed || failed.code().is_some_and(|told| told.code() == code), "{trip:?}: {failed}");
             assert_eq!(postgres.tripped().unwrap(), n);
         }
         let before = database.offset();
