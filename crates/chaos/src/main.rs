@@ -10,6 +10,7 @@ use anyhow::{Context, Result};
 use clap::Parser;
 use fhirehose_chaos::matrix::{FAULTS, Moment};
 use fhirehose_chaos::planted::{self, BUGS};
+use fhirehose_chaos::product;
 use fhirehose_chaos::proxy::Proxies;
 use fhirehose_chaos::report::{self, Outcome};
 use fhirehose_chaos::run::Harness;
@@ -125,6 +126,10 @@ fn run(args: &Args) -> Result<bool> {
     let world = World::from_env(root.clone())?;
     let servers = Servers::from_env()?;
     let _lock = alone(&servers)?;
+    match product::end_leftovers()? {
+        0 => {}
+        left => println!("{left} processes that a harness cut short had left running are ended"),
+    }
     let harness = Harness {
         proxies: Proxies::start(&world)?,
         servers,

@@ -11,9 +11,11 @@ use anyhow::Result;
 use clap::ValueEnum;
 
 use crate::faults::{Field, debezium, group, kafka, network, postgres, process, stores};
-use crate::flow::Target;
+use crate::flow::{Flow, Target};
 use crate::points::points;
+use crate::product::Fleet;
 use crate::schedule::Subject;
+use crate::world::World;
 
 /// When the blow falls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
@@ -66,6 +68,8 @@ pub struct Fault {
     /// Somebody goes on who has been taken for dead.
     pub zombie: bool,
     pub strike: fn(&mut Field<'_>) -> Result<()>,
+    /// Undoes after the account what healing cannot, so that the next run finds the stack as ever.
+    pub undo: fn(&World, &dyn Flow, &Fleet) -> Result<()>,
 }
 
 impl PartialEq for Fault {
@@ -92,6 +96,7 @@ const USUAL: Fault = Fault {
     slow: false,
     zombie: false,
     strike: process::nothing,
+    undo: |_, _, _| Ok(()),
 };
 
 const POSTGRES: On = On::Targets(&[Target::Postgres]);
@@ -212,6 +217,7 @@ pub static FAULTS: &[Fault] = &[
         on: On::Flows(&["normalize-cdc", "invalidate-cache"]),
         at: &[Load, Rebalance],
         strike: kafka::partitions_raised,
+        undo: kafka::partitions_as_declared,
         ..USUAL
     },
     // Kafka
@@ -241,6 +247,15 @@ pub static FAULTS: &[Fault] = &[
         at: ANY,
         lasts_ms: (1_000, 6_000),
         strike: kafka::broker_kill,
+        ..USUAL
+    },
+    Fault {
+        name: "broker-frozen",
+        what: "SIGSTOP of a broker, at times past the session that makes it the cluster's; SIGCONT",
+        expects: "time-outs, then as before: what it still says of its old leadership is refused",
+        at: BUSY,
+        lasts_ms: (3_000, 14_000),
+        strike: kafka::broker_frozen,
         ..USUAL
     },
     Fault {
@@ -457,6 +472,26 @@ pub static FAULTS: &[Fault] = &[
         on: POSTGRES,
         lasts_ms: (2_000, 6_000),
         strike: postgres::serialization,
+        ..USUAL
+    },
+    Fault {
+        name: "postgres-read-only",
+        what: "backends ended, and new ones may not write: a server that has become a standby",
+        expects: "waiting, then claiming again",
+        on: POSTGRES,
+        at: BUSY,
+        lasts_ms: (2_000, 8_000),
+        strike: postgres::read_only,
+        ..USUAL
+    },
+    Fault {
+        name: "store-frozen",
+        what: "SIGSTOP of the store: connections stay open, and it says nothing; SIGCONT",
+        expects: "time-outs; what was done is found done",
+        on: On::Targets(&[Target::Postgres, Target::Search, Target::Redis]),
+        at: BUSY,
+        lasts_ms: (3_000, 14_000),
+        strike: stores::store_frozen,
         ..USUAL
     },
     // OpenSearch

@@ -139,6 +139,28 @@ fn binary() -> Result<PathBuf> {
     Ok(binary)
 }
 
+/// Ends what a harness that was itself ended had left running: processes of the binary under test, or of an earlier
+/// copy of it at the same path. They would go on as members of the groups.
+pub fn end_leftovers() -> Result<usize> {
+    end_processes_of(&binary()?)
+}
+
+fn end_processes_of(binary: &Path) -> Result<usize> {
+    let binary = fs::canonicalize(binary)?;
+    // What Linux adds to the path of a program that has been replaced.
+    let replaced = format!("{} (deleted)", binary.display());
+    let mut ended = 0;
+    for entry in fs::read_dir("/proc")?.flatten() {
+        let pid = entry.file_name().to_string_lossy().into_owned();
+        // Not ours to look at, or gone by now.
+        let Ok(program) = fs::read_link(entry.path().join("exe")) else { continue };
+        if program == binary || program.as_os_str() == replaced.as_str() {
+            ended += usize::from(Command::new("kill").args(["-9", &pid]).status()?.success());
+        }
+    }
+    Ok(ended)
+}
+
 /// Moves the wall clock alone: time-outs run as ever, as on a machine with a wrong date.
 fn skew(command: &mut Command, seconds: i64, dir: &Path) -> Result<()> {
     let (source, library) = (dir.join("skew.c"), dir.join("skew.so"));
@@ -217,6 +239,25 @@ while :; do sleep 0.02; done
             matches!(fleet.tend().unwrap()[..], [(0, Tended::Ended(status))] if status.code() == Some(3))
         );
         assert!(fleet.processes[0].freeze().is_err());
+    }
+
+    #[test]
+    fn what_was_left_running_is_ended_also_after_its_program_was_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let binary = dir.path().join("sleeper");
+        let sleeper = || {
+            fs::copy("/bin/sleep", dir.path().join("new")).unwrap();
+            fs::rename(dir.path().join("new"), &binary).unwrap();
+            Command::new(&binary).arg("60").spawn().unwrap()
+        };
+        let mut left = [sleeper(), sleeper()];
+        let mut other = Command::new("/bin/sleep").arg("60").spawn().unwrap();
+        assert_eq!(end_processes_of(&binary).unwrap(), 2);
+        assert!(left.iter_mut().all(|process| !process.wait().unwrap().success()));
+        assert_eq!(other.try_wait().unwrap(), None);
+        other.kill().unwrap();
+        other.wait().unwrap();
+        assert_eq!(end_processes_of(&binary).unwrap(), 0);
     }
 
     #[test]

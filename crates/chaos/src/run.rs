@@ -21,7 +21,6 @@ use crate::proxy::Proxies;
 use crate::report::Outcome;
 use crate::schedule::Plan;
 use crate::servers::Servers;
-use crate::servers::kafka::Admin;
 use crate::world::World;
 
 /// The load goes on for so long after healing, at least.
@@ -120,12 +119,7 @@ impl Harness {
         }
         fleet.await_ready(READY).context("before the load")?;
         let found = self.under_load(plan, flow, &*live, &mut fleet);
-        if plan.cell.fault.name == "partitions-raised" {
-            // Kafka takes no partition away, and `topics apply` refuses what is not as declared.
-            let admin = Admin::connect(&self.world.brokers)?;
-            flow.inputs().iter().try_for_each(|topic| admin.delete_topic(topic))?;
-            fleet.say(&["topics", "apply"])?;
-        }
+        (plan.cell.fault.undo)(&self.world, flow, &fleet).context("undoing the fault")?;
         found
     }
 

@@ -23,6 +23,13 @@ impl StoreError {
         Some(Rejection::new(Reason::StoreRejected, detail))
     }
 
+    /// Whether only another session can do better: this one is with a server that takes no writes (any more), while
+    /// `target_session_attrs=read-write` finds the one that does.
+    pub(crate) fn is_of_session(&self) -> bool {
+        let StoreError::Postgres(error) = self else { return false };
+        error.code() == Some(&SqlState::READ_ONLY_SQL_TRANSACTION)
+    }
+
     /// As a fault of the whole batch; `what` says what was being done.
     pub fn into_fault(self, what: &str) -> Fault {
         match self {

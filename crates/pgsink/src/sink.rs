@@ -53,7 +53,7 @@ impl<T: Tables> PgSink<T> {
         }
     }
 
-    /// Runs something on the connection, which is made if there is none, and dropped on a lost connection.
+    /// Runs something on the connection, which is made if there is none, and dropped where another may do better.
     fn with_session<R>(
         &mut self,
         what: &str,
@@ -72,6 +72,9 @@ impl<T: Tables> PgSink<T> {
             return Err(Fault::transient("no connection to postgres"));
         };
         let result = run(session, &mut self.tables, &mut self.offsets, &self.pipeline);
+        if result.as_ref().is_err_and(StoreError::is_of_session) {
+            self.session = None;
+        }
         result.map_err(|error| error.into_fault(what))
     }
 }

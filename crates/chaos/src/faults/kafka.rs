@@ -7,15 +7,26 @@ use rdkafka::ClientConfig;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 
 use super::Field;
+use crate::flow::Flow;
 use crate::ledger::Invariant;
+use crate::product::Fleet;
 use crate::proxy::Toxic;
 use crate::servers::kafka::Admin;
+use crate::world::World;
 
 /// In the order of the stack.
 pub const NODES: [&str; 3] = ["kafka", "kafka-2", "kafka-3"];
 
 pub fn broker_restart(field: &mut Field<'_>) -> Result<()> {
     field.servers.restart(NODES[field.plan.broker])
+}
+
+pub fn broker_frozen(field: &mut Field<'_>) -> Result<()> {
+    let node = NODES[field.plan.broker];
+    field.servers.freeze(node)?;
+    let lasted = field.last();
+    field.servers.thaw(node)?;
+    lasted
 }
 
 pub fn broker_kill(field: &mut Field<'_>) -> Result<()> {
@@ -122,4 +133,11 @@ pub fn partitions_raised(field: &mut Field<'_>) -> Result<()> {
         admin.add_partition(&topic)?;
     }
     Ok(())
+}
+
+/// Kafka takes no partition away, and `topics apply` refuses what is not as declared.
+pub fn partitions_as_declared(world: &World, flow: &dyn Flow, fleet: &Fleet) -> Result<()> {
+    let admin = Admin::connect(&world.brokers)?;
+    flow.inputs().iter().try_for_each(|topic| admin.delete_topic(topic))?;
+    fleet.say(&["topics", "apply"]).map(drop)
 }

@@ -48,6 +48,15 @@ pub fn commit_answer_lost(field: &mut Field<'_>) -> Result<()> {
     Ok(())
 }
 
+pub fn read_only(field: &mut Field<'_>) -> Result<()> {
+    let postgres = Postgres::new(&field.world.postgres);
+    postgres.read_only(field.flow.name())?;
+    let lasted = field.last();
+    // Sessions begun meanwhile stay read-only: only another one can write.
+    postgres.heal()?;
+    lasted
+}
+
 pub fn lock_held(field: &mut Field<'_>) -> Result<()> {
     let table = match (field.plan.hit.is_multiple_of(2), field.flow.name()) {
         (true, _) => "fhirehose.sink_offsets",

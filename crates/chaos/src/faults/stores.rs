@@ -1,10 +1,24 @@
 //! OpenSearch, Redis and the schema registry.
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 
 use super::Field;
+use crate::flow::Target;
 use crate::product::Setting;
 use crate::proxy::{Leg, Toxic};
+
+pub fn store_frozen(field: &mut Field<'_>) -> Result<()> {
+    let service = match field.flow.target() {
+        Target::Search => "opensearch",
+        Target::Redis => "redis",
+        Target::Postgres => "postgres",
+        Target::Kafka => bail!("{} has no store", field.flow.name()),
+    };
+    field.servers.freeze(service)?;
+    let lasted = field.last();
+    field.servers.thaw(service)?;
+    lasted
+}
 
 pub fn search_kill(field: &mut Field<'_>) -> Result<()> {
     field.servers.kill("opensearch")?;
