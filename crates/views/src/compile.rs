@@ -258,7 +258,15 @@ fn column_of(column: Value<'_>, at: &str, path: &Expr) -> Result<Column, ViewErr
         });
     }
     let description = optional(column, at, "description")?.map(Box::from);
-    Ok(Column { name: name.into(), kind, of: of.map(Box::from), collection, description, tags })
+    Ok(Column {
+        name: name.into(),
+        path: path.source().into(),
+        kind,
+        of: of.map(Box::from),
+        collection,
+        description,
+        tags,
+    })
 }
 
 fn expression(object: Value<'_>, at: &str, name: &str, env: &Env) -> Result<Expr, ViewError> {

@@ -35,6 +35,8 @@ pub struct View {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Column {
     pub name: Box<str>,
+    /// The expression that gives its cells, as the definition has it.
+    pub path: Box<str>,
     /// What its cells are.
     pub kind: ColumnType,
     /// The FHIR type as it is declared, without the address in front: `positiveInt`, `Observation.component`.
