@@ -164,6 +164,15 @@ pub static FAULTS: &[Fault] = &[
         ..USUAL
     },
     Fault {
+        name: "sluggish",
+        what: "each batch takes an instance some seconds more, and a third one joins",
+        expects: "what it must give up it has done before, or does not do",
+        at: &[Load],
+        lasts_ms: (3_000, 6_000),
+        strike: process::sluggish,
+        ..USUAL
+    },
+    Fault {
         name: "twin",
         what: "a second process under the same instance name, for some seconds",
         expects: "they fence each other off in turns until one is gone",

@@ -53,7 +53,7 @@ pub static BUGS: &[Bug] = &[
         name: "revoke-without-drain",
         breaks: "records of revoked partitions are still processed and committed",
         flow: "normalize-cdc",
-        faults: &[("rolling-restart", None), ("kill", Some(Rebalance)), ("storm", None)],
+        faults: &[("sluggish", None), ("kill", Some(Rebalance))],
     },
     Bug {
         name: "aborted-batch-dropped",

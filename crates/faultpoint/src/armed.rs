@@ -10,6 +10,8 @@ enum Action {
     Kill,
     Stop,
     Sleep(Duration),
+    /// As `Sleep`, and at every hit after it.
+    Drag(Duration),
 }
 
 #[derive(Debug, PartialEq)]
@@ -43,6 +45,7 @@ fn read(entry: &str) -> Option<(String, Armed)> {
     };
     let action = match action.split_once(':') {
         Some(("sleep", ms)) => Action::Sleep(Duration::from_millis(ms.parse().ok()?)),
+        Some(("drag", ms)) => Action::Drag(Duration::from_millis(ms.parse().ok()?)),
         None if action == "kill" => Action::Kill,
         None if action == "stop" => Action::Stop,
         _ => return None,
@@ -59,7 +62,8 @@ pub(crate) fn hit(name: &'static str) {
         *hits += 1;
         *hits
     };
-    if hits != one.at_hit {
+    let again = matches!(one.action, Action::Drag(_)) && hits > one.at_hit;
+    if hits != one.at_hit && !again {
         return;
     }
     match one.action {
@@ -73,6 +77,10 @@ pub(crate) fn hit(name: &'static str) {
         }
         Action::Sleep(time) => {
             tell(&format!("faultpoint {name} sleep"));
+            std::thread::sleep(time);
+        }
+        Action::Drag(time) => {
+            tell(&format!("faultpoint {name} drag"));
             std::thread::sleep(time);
         }
     }
@@ -103,10 +111,11 @@ mod tests {
 
     #[test]
     fn actions_are_read_and_nonsense_is_left_out() {
-        let read = parse("a.b=kill@3;c=sleep:250;d=stop;e=jump;f");
-        assert_eq!(read.len(), 3);
+        let read = parse("a.b=kill@3;c=sleep:250;d=stop;e=jump;f;g=drag:9@2");
+        assert_eq!(read.len(), 4);
         assert_eq!(read["a.b"], Armed { action: Action::Kill, at_hit: 3 });
         assert_eq!(read["c"], Armed { action: Action::Sleep(Duration::from_millis(250)), at_hit: 1 });
         assert_eq!(read["d"], Armed { action: Action::Stop, at_hit: 1 });
+        assert_eq!(read["g"], Armed { action: Action::Drag(Duration::from_millis(9)), at_hit: 2 });
     }
 }

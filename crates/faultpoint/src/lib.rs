@@ -12,8 +12,9 @@ mod armed;
 
 /// A place where the harness may strike. `FHIREHOSE_FAULTPOINTS` says where and how:
 /// `<point>=<action>[@<hit>]` separated by `;`, where the action is `kill` (SIGKILL), `stop` (SIGSTOP) or
-/// `sleep:<ms>`, done at that hit of the point in this process (1, the first, if none is named). What was done
-/// is told on standard error as `faultpoint <point> <action>`.
+/// `sleep:<ms>`, done at that hit of the point in this process (1, the first, if none is named), or `drag:<ms>`,
+/// which sleeps at that hit and at every one after it. What was done is told on standard error as
+/// `faultpoint <point> <action>`.
 #[inline(always)]
 pub fn point(name: &'static str) {
     #[cfg(feature = "chaos")]

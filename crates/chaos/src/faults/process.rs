@@ -1,8 +1,11 @@
 //! Processes of the product killed, frozen, doubled, and with wrong clocks.
 
+use std::time::Duration;
+
 use anyhow::Result;
 
 use super::Field;
+use crate::flow::Target;
 use crate::product::Setting;
 
 pub fn nothing(_: &mut Field<'_>) -> Result<()> {
@@ -42,6 +45,22 @@ pub fn freeze_at(field: &mut Field<'_>) -> Result<()> {
         field.victim()?.thaw()?;
     }
     Ok(())
+}
+
+/// Its batches end after the others have agreed on a new assignment, so that it is asked to give partitions up in the
+/// middle of one.
+pub fn sluggish(field: &mut Field<'_>) -> Result<()> {
+    let point = match field.flow.target() {
+        Target::Kafka => "transact.processed",
+        _ => "store.staged",
+    };
+    field.arm(point, &format!("drag:{}", field.plan.lasts_ms), field.plan.hit)?;
+    if field.await_point(point)? {
+        field.invite()?;
+        field.pause(Duration::from_millis(field.plan.lasts_ms * 3))?;
+    }
+    let victim = field.victim_index();
+    field.replace(victim, &Setting::default())
 }
 
 /// Points that are passed when the group changes are passed seldom.
