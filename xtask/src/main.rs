@@ -6,6 +6,7 @@ mod bench;
 mod chaos;
 mod demo;
 mod deny;
+mod fuzz;
 mod oracles;
 mod shell;
 mod stack;
@@ -21,6 +22,7 @@ Commands:
   bench   the product against plain peers; writes docs/generated/bench.md
   chaos   everything broken on purpose and counted; exactly once, or a seed that shows it is not
   demo    two synthetic hospitals through the whole pipeline, every store checked
+  fuzz    hostile input for every language and reader; writes docs/generated/fuzz.md
   stack   install, start, stop and inspect Kafka, the registry, Connect, the databases and the stores
   test    everything a change must pass: format, lints, rules, licences, all tests on a stack of their own
   tidy    the project's own rules alone
@@ -46,6 +48,7 @@ fn run(arguments: &[String]) -> Result<()> {
         "bench" => bench::main(rest),
         "chaos" => chaos::main(rest),
         "demo" => demo::main(rest),
+        "fuzz" => fuzz::main(rest),
         "stack" => stack::main(rest),
         "test" => test::main(rest),
         "tidy" => tidy::main(rest),
