@@ -41,7 +41,7 @@ fn arithmetic(op: Op) -> &'static [(Kinds, Kinds, Kinds)] {
 }
 
 fn typed(env: &Env) -> bool {
-    matches!(env.definitions, Some(Definitions::Types(_)))
+    env.typed || matches!(env.definitions, Some(Definitions::Types(_)))
 }
 
 fn error<T>(at: usize, message: String) -> Result<T, CompileError> {

@@ -123,8 +123,8 @@ impl Compiler<'_> {
 
     fn variable(&self, at: usize, name: &str) -> Compiled {
         // The last declared of that name hides the others.
-        if let Some(slot) = self.env.variables.iter().rposition(|declared| **declared == *name) {
-            return Ok((Plan::Variable(slot), Known::default()));
+        if let Some(slot) = self.env.variables.iter().rposition(|(of, _)| **of == *name) {
+            return Ok((Plan::Variable(slot), Known::shaped(&self.env.variables[slot].1)));
         }
         let constant = match name {
             "context" | "resource" | "rootResource" => return Ok((Plan::Root, Known::default())),
@@ -142,12 +142,13 @@ impl Compiler<'_> {
 
     fn member(&self, at: usize, input: Option<&Ast>, name: &str, inside: Inside<'_>) -> Compiled {
         let of_root = inside.root && input.is_none_or(|input| matches!(input.kind, AstKind::This));
-        if of_root
-            && let Some(columns) = &self.env.columns
-            && !columns.iter().any(|column| **column == *name)
-        {
-            return error(at, format!("unknown column {name}"));
-        }
+        let column = match &self.env.columns {
+            Some(columns) if of_root => match columns.iter().find(|(column, _)| **column == *name) {
+                Some((_, shape)) => Some(Known::shaped(shape)),
+                None => return error(at, format!("unknown column {name}")),
+            },
+            _ => None,
+        };
         let leading = input.is_none() && name.starts_with(|c: char| c.is_ascii_uppercase());
         if leading && self.env.fhir && (RESOURCES.contains(&name) || Type::named(name).is_some()) {
             let plan = Plan::TypeRoot(self.type_test(at, &[name.to_owned()])?);
@@ -159,7 +160,8 @@ impl Compiler<'_> {
         };
         let (input, boxed) = (Box::new(input), Box::from(name));
         if !self.env.fhir {
-            return Ok((Plan::Member { input, name: boxed }, Known::default()));
+            let known = column.map_or_else(|| known.member(at, name), Ok)?;
+            return Ok((Plan::Member { input, name: boxed }, known));
         }
         let known = match self.env.definitions {
             Some(definitions) => definitions.step(at, &known, name)?,
@@ -195,8 +197,13 @@ impl Compiler<'_> {
                 let literals: Vec<Option<&str>> = args.iter().map(literal).collect();
                 check(&literals).or_else(|message| error(at, format!("{name}(): {message}")))?;
             }
+            let gives = function.gives.as_ref().map(|gives| {
+                let literals: Vec<Option<&str>> = args.iter().map(literal).collect();
+                Known::shaped(&gives(&literals))
+            });
             let (args, _) = self.args(args, inside)?;
-            return Ok((Plan::Host { at: place(at), input, name: function.name, args }, Known::default()));
+            let plan = Plan::Host { at: place(at), input, name: function.name, args };
+            return Ok((plan, gives.unwrap_or_default()));
         }
         if let (true, [arg]) = (matches!(name, "is" | "as" | "ofType"), args) {
             return self.typed(arg.at, input, known, name == "is", &type_path(arg)?);
@@ -222,13 +229,11 @@ impl Compiler<'_> {
                 _ => (Plan::Match { at: place(at), input, pattern }, Known::of(Kinds::BOOLEAN)),
             });
         }
-        let plan = |args| Plan::Call {
-            at: place(at),
-            input,
-            name: function.name,
-            run: function.run,
-            cost: function.cost,
-            args,
+        let plan = |args| match function.run {
+            Run::Stream(run) => Plan::Stream { at: place(at), input, run, args },
+            Run::Whole(run) => {
+                Plan::Call { at: place(at), input, name: function.name, run, cost: function.cost, args }
+            }
         };
         if let ("getReferenceKey", [arg]) = (name, args) {
             // A type, not an expression.
@@ -244,7 +249,7 @@ impl Compiler<'_> {
         };
         // In a lambda `$this` is each item, in other arguments what it is outside.
         let same_items = implicit && !name.starts_with("repeat");
-        let root = inside.root && (same_items || !matches!(function.run, Run::Lambda(_)));
+        let root = inside.root && (same_items || !function.run.is_lambda());
         let (args, of_args) = self.args(args, Inside { root, this })?;
         let gives = match (name, function.gives) {
             ("select", _) => of_args.into_iter().next().unwrap_or_default(),

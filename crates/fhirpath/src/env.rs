@@ -1,8 +1,9 @@
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
+use crate::kinds::Kinds;
 use crate::known::{Definitions, Known};
-use crate::limits::Budget;
+use crate::limits::{Budget, MAX_STEPS};
 use crate::{Collection, EvalError, Expr, Item, Temporal};
 use fhirehose_tape::Value;
 
@@ -11,9 +12,11 @@ use fhirehose_tape::Value;
 #[derive(Clone, Default)]
 pub struct Env {
     pub(crate) fhir: bool,
-    pub(crate) variables: Vec<Box<str>>,
+    pub(crate) variables: Vec<(Box<str>, Shape)>,
     pub(crate) functions: Vec<Function>,
-    pub(crate) columns: Option<Arc<[Box<str>]>>,
+    pub(crate) columns: Option<Arc<[(Box<str>, Shape)]>>,
+    /// Whether what can never be meant is refused where definitions are not given.
+    pub(crate) typed: bool,
     pub(crate) clock: Option<Temporal>,
     pub(crate) definitions: Option<Definitions>,
     /// What `$this` is at first, where it is known.
@@ -24,6 +27,35 @@ pub struct Env {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Slot(pub(crate) usize);
 
+/// What a column, a variable or the result of a host function is, as far as that is known.
+#[derive(Clone)]
+pub struct Shape {
+    pub(crate) kinds: Kinds,
+    /// The members an object may have; `None` where that is not known.
+    pub(crate) members: Option<Arc<[Box<str>]>>,
+}
+
+impl Shape {
+    /// Anything.
+    pub fn any() -> Self {
+        Shape { kinds: Kinds::ANY, members: None }
+    }
+
+    /// Of one of these FHIR types, such as `date` and `string` for the text of a date.
+    pub fn of(types: &[&str]) -> Self {
+        let kinds = types.iter().map(|of| Kinds::of_type(of)).reduce(Kinds::or).unwrap_or(Kinds::ANY);
+        Shape { kinds, members: None }
+    }
+
+    /// An object that has no other members than these.
+    pub fn object<'m>(members: impl IntoIterator<Item = &'m str>) -> Self {
+        Shape { kinds: Kinds::OBJECT, members: Some(members.into_iter().map(Box::from).collect()) }
+    }
+}
+
+/// What a host function gives, by its literal arguments.
+type Gives = Arc<dyn Fn(&[Option<&str>]) -> Shape + Send + Sync>;
+
 /// A host function's check of its literal arguments; `None` stands for an argument known only at run time.
 pub type Check = Arc<dyn Fn(&[Option<&str>]) -> Result<(), String> + Send + Sync>;
 
@@ -33,12 +65,13 @@ pub struct Function {
     pub(crate) name: &'static str,
     pub(crate) args: RangeInclusive<usize>,
     pub(crate) check: Option<Check>,
+    pub(crate) gives: Option<Gives>,
 }
 
 impl Function {
     /// A function with that many arguments, its input not counted.
     pub fn new(name: &'static str, args: RangeInclusive<usize>) -> Self {
-        Function { name, args, check: None }
+        Function { name, args, check: None, gives: None }
     }
 
     /// Adds a check at compile time, such as that the concept map an argument names exists.
@@ -47,6 +80,12 @@ impl Function {
         check: impl Fn(&[Option<&str>]) -> Result<(), String> + Send + Sync + 'static,
     ) -> Self {
         self.check = Some(Arc::new(check));
+        self
+    }
+
+    /// Says what it gives; literal arguments as in [`Function::checked`].
+    pub fn gives(mut self, gives: impl Fn(&[Option<&str>]) -> Shape + Send + Sync + 'static) -> Self {
+        self.gives = Some(Arc::new(gives));
         self
     }
 }
@@ -78,7 +117,20 @@ impl Env {
 
     /// Says which names the root has; any other is a compile error then.
     pub fn columns<'c>(mut self, columns: impl IntoIterator<Item = &'c str>) -> Self {
-        self.columns = Some(columns.into_iter().map(Box::from).collect());
+        self.columns = Some(columns.into_iter().map(|name| (name.into(), Shape::any())).collect());
+        self
+    }
+
+    /// Also without definitions, comparisons of what is never equal, arithmetic on what is no number and functions
+    /// of what they cannot take are compile errors, as far as literals and [`Shape`]s tell.
+    pub fn typed(mut self) -> Self {
+        self.typed = true;
+        self
+    }
+
+    /// As [`Env::columns`], with what each holds.
+    pub fn shaped_columns<'c>(mut self, columns: impl IntoIterator<Item = (&'c str, Shape)>) -> Self {
+        self.columns = Some(columns.into_iter().map(|(name, shape)| (name.into(), shape)).collect());
         self
     }
 
@@ -115,7 +167,12 @@ impl Env {
     /// Declares the variable `%name`; one of the same name declared before is hidden. An environment that is
     /// cloned for an inner scope reuses slots from where it was cloned.
     pub fn declare(&mut self, name: &str) -> Slot {
-        self.variables.push(Box::from(name));
+        self.declare_shaped(name, Shape::any())
+    }
+
+    /// As [`Env::declare`], with what the variable holds.
+    pub fn declare_shaped(&mut self, name: &str, shape: Shape) -> Slot {
+        self.variables.push((Box::from(name), shape));
         Slot(self.variables.len() - 1)
     }
 }
@@ -158,6 +215,11 @@ impl<'a> Ctx<'a> {
     /// A context without variables; an array as focus is a collection of its elements.
     pub fn new(focus: Value<'a>, host: &'a dyn Functions) -> Self {
         Ctx { focus: crate::item::collect(focus), variables: Vec::new(), host, budget: Budget::full() }
+    }
+
+    /// Steps that the last evaluation took.
+    pub fn steps(&self) -> u64 {
+        MAX_STEPS - self.budget.left()
     }
 
     /// Sets a variable. One never set is empty.

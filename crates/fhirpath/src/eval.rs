@@ -7,13 +7,13 @@ use smallvec::smallvec;
 use crate::env::Ctx;
 use crate::error::EvalError;
 use crate::functions::strings::replaced;
-use crate::functions::{Args, Call, Cost, Run};
+use crate::functions::{Apply, Args, Call, Cost};
 use crate::item::{Collection, Item};
 use crate::limits::{check_set, pairs};
-use crate::navigate::{element, member};
 use crate::ops;
 use crate::parser::Op;
 use crate::plan::Plan;
+use crate::stream::collected;
 
 /// What `$this`, `$index` and `$total` are, and the context around.
 #[derive(Clone, Copy)]
@@ -48,7 +48,7 @@ pub(crate) fn eval<'a>(plan: &'a Plan, scope: Scope<'_, 'a>) -> Evaluated<'a> {
     items.map_err(|error| placed(error, plan))
 }
 
-fn placed(error: EvalError, plan: &Plan) -> EvalError {
+pub(crate) fn placed(error: EvalError, plan: &Plan) -> EvalError {
     match plan.place() {
         Some(at) => error.within(at),
         None => error,
@@ -64,9 +64,11 @@ fn evaluate<'a>(plan: &'a Plan, scope: Scope<'_, 'a>) -> Evaluated<'a> {
         Plan::Index => scope.index.map(Item::Integer).into_iter().collect(),
         Plan::Total => scope.total.cloned().unwrap_or_default(),
         Plan::Variable(slot) => scope.ctx.variables.get(*slot).cloned().unwrap_or_default(),
-        Plan::Member { input, name } => step(input, scope, |item, out| member(item, name, out))?,
-        Plan::Element { input, name, of } => step(input, scope, |item, out| element(item, name, *of, out))?,
-        Plan::TypeRoot(test) => scope.this.iter().filter(|item| test.holds(item)).cloned().collect(),
+        Plan::Member { .. }
+        | Plan::Element { .. }
+        | Plan::TypeRoot(_)
+        | Plan::OfType(..)
+        | Plan::Stream { .. } => collected(plan, scope)?,
         Plan::At(_, input, index) => {
             let (input, index) = (eval(input, scope)?, eval(index, scope)?);
             match single_integer(&index, "[]")?.and_then(|at| usize::try_from(at).ok()) {
@@ -107,16 +109,11 @@ fn evaluate<'a>(plan: &'a Plan, scope: Scope<'_, 'a>) -> Evaluated<'a> {
             }
         }
         Plan::Binary(..) | Plan::Is(..) | Plan::Match { .. } => boolean(truth(plan, scope)?),
-        Plan::OfType(input, test) => {
-            let mut items = eval(input, scope)?;
-            items.retain(|item| test.holds(item));
-            items
-        }
         Plan::Call { input, name, run, cost, args, .. } => {
             let input = eval(input, scope)?;
             match run {
-                Run::Lambda(run) => run(scope, input, args)?,
-                Run::Plain(run) => {
+                Apply::Lambda(run) => run(scope, input, args)?,
+                Apply::Plain(run) => {
                     let args = evaluated(args, scope)?;
                     match cost {
                         Cost::Little => {}
@@ -152,24 +149,6 @@ fn made<'a>(scope: Scope<'_, 'a>, items: Collection<'a>) -> Evaluated<'a> {
 
 fn evaluated<'a>(args: &'a [Plan], scope: Scope<'_, 'a>) -> Result<Args<'a>, EvalError> {
     args.iter().map(|arg| eval(arg, scope)).collect()
-}
-
-/// One step of a path, without a copy of `$this` where the path begins with it.
-fn step<'a>(
-    input: &'a Plan,
-    scope: Scope<'_, 'a>,
-    take: impl Fn(&Item<'a>, &mut Collection<'a>),
-) -> Evaluated<'a> {
-    let mut out = Collection::new();
-    match input {
-        Plan::This => scope.this.iter().for_each(|item| take(item, &mut out)),
-        Plan::Root => scope.ctx.focus.iter().for_each(|item| take(item, &mut out)),
-        Plan::Variable(slot) => {
-            scope.ctx.variables.get(*slot).into_iter().flatten().for_each(|item| take(item, &mut out));
-        }
-        input => eval(input, scope)?.iter().for_each(|item| take(item, &mut out)),
-    }
-    Ok(out)
 }
 
 /// An operand that is at most one item.

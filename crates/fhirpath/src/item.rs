@@ -75,16 +75,16 @@ impl<'a> Node<'a> {
 /// A document's value as a collection: an array's elements, nothing for null, else the value itself.
 pub fn collect(value: Value<'_>) -> Collection<'_> {
     let mut items = Collection::new();
-    push_all(value, Type::UNKNOWN, &mut items);
+    each_of(value, Type::UNKNOWN, &mut |item| items.push(item));
     items
 }
 
-/// Adds a value; of arrays the elements, at any depth.
-pub(crate) fn push_all<'a>(value: Value<'a>, of: Type, items: &mut Collection<'a>) {
+/// Gives a value; of arrays the elements, at any depth.
+pub(crate) fn each_of<'a>(value: Value<'a>, of: Type, out: &mut dyn FnMut(Item<'a>)) {
     match value.kind() {
         Kind::Null => {}
-        Kind::Array => value.elements().for_each(|element| push_all(element, of, items)),
-        _ => items.extend(Node::new(Some(value), None, of).map(Item::Node)),
+        Kind::Array => value.elements().for_each(|element| each_of(element, of, out)),
+        _ => Node::new(Some(value), None, of).map(Item::Node).into_iter().for_each(out),
     }
 }
 

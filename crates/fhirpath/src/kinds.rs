@@ -58,6 +58,12 @@ impl Kinds {
         }
     }
 
+    /// The kinds that are written in JSON as these are: dates and times as text, quantities as objects.
+    pub(crate) fn in_json(self) -> Kinds {
+        let alike = [Kinds::TEXT | Kinds::DATE | Kinds::TIME, Kinds::OBJECT | Kinds::QUANTITY];
+        alike.into_iter().filter(|kinds| self.meets(*kinds)).fold(self, Kinds::or)
+    }
+
     /// The kinds that can equal one of these: numbers have the unit 1, and a text may be that of a date.
     pub(crate) fn comparable(self) -> Kinds {
         let mut all = self;

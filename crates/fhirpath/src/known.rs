@@ -1,6 +1,9 @@
 //! What is known of an expression's items before it is evaluated: by literals, by the functions they come from
 //! and, where definitions are given, by the elements they stand in.
 
+use std::sync::Arc;
+
+use crate::env::Shape;
 use crate::error::CompileError;
 use crate::kinds::Kinds;
 use crate::types::Type;
@@ -25,6 +28,8 @@ pub(crate) struct Known {
     pub kinds: Kinds,
     /// The elements they may be; `None` where that is not known.
     elements: Option<Vec<Element>>,
+    /// The members an object of a host may have; `None` where that is not known.
+    members: Option<Arc<[Box<str>]>>,
 }
 
 #[derive(Clone)]
@@ -52,19 +57,36 @@ impl Default for Known {
 impl Known {
     /// Items of those kinds.
     pub(crate) fn of(kinds: Kinds) -> Self {
-        Known { kinds, elements: None }
+        Known { kinds, elements: None, members: None }
+    }
+
+    /// What a host says of items.
+    pub(crate) fn shaped(shape: &Shape) -> Self {
+        Known { kinds: shape.kinds, elements: None, members: shape.members.clone() }
+    }
+
+    /// A step to the members of a name, of objects that are no FHIR.
+    pub(crate) fn member(&self, at: usize, name: &str) -> Result<Known, CompileError> {
+        let message = match &self.members {
+            _ if !self.kinds.meets(Kinds::OBJECT) => format!("{} has no member {name}", self.kinds),
+            Some(members) if !members.iter().any(|member| **member == *name) => {
+                format!("no member {name}; there are {}", members.join(", "))
+            }
+            _ => return Ok(Known::default()),
+        };
+        Err(CompileError { offset: at, message })
     }
 
     /// What either may be.
     pub(crate) fn or(self, other: Known) -> Known {
         let elements = self.elements.zip(other.elements).map(|(own, others)| [own, others].concat());
-        Known { kinds: self.kinds | other.kinds, elements }
+        Known { kinds: self.kinds | other.kinds, elements, members: None }
     }
 
     fn elements(elements: Vec<Element>) -> Known {
         let kind = |element: &Element| element.of.map_or(Kinds::ANY, Kinds::of_type);
         let kinds = elements.iter().map(kind).reduce(Kinds::or).unwrap_or(Kinds::ANY);
-        Known { kinds, elements: Some(elements) }
+        Known { kinds, elements: Some(elements), members: None }
     }
 
     /// The one type that all its items have: of a choice the document tells it.

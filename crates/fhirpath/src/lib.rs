@@ -19,10 +19,11 @@ mod parser;
 mod plan;
 mod quantity;
 pub mod reference;
+mod stream;
 mod temporal;
 mod types;
 
-pub use env::{Check, Ctx, Env, Function, Functions, NoFunctions, Slot};
+pub use env::{Check, Ctx, Env, Function, Functions, NoFunctions, Shape, Slot};
 pub use error::{CompileError, EvalError};
 pub use item::{Collection, Item, Node, Object, collect};
 pub use quantity::{Quantity, Unit};
@@ -50,6 +51,14 @@ impl Expr {
     /// The text it was compiled from.
     pub fn source(&self) -> &str {
         &self.source
+    }
+
+    /// Whether what it gives can stand in JSON where an element of that FHIR type belongs; if it never can, what
+    /// it gives instead, for a message.
+    pub fn fits(&self, of: &str) -> Result<(), String> {
+        let element = kinds::Kinds::of_type(of);
+        let written = self.known.kinds;
+        if written.meets(element.in_json()) { Ok(()) } else { Err(written.to_string()) }
     }
 
     /// Its value in a context. Expressions outlive the contexts they are evaluated in.

@@ -32,6 +32,9 @@ pub const MAX_REPEATED: usize = 10_000;
 /// Pairs compared that cost a step.
 pub(crate) const STEP_PAIRS: usize = 8;
 
+/// Members of an object that are looked at in a step.
+pub(crate) const STEP_MEMBERS: usize = 16;
+
 /// Bytes of a made text that cost a step.
 const STEP_BYTES: u64 = 16;
 
@@ -42,6 +45,10 @@ pub(crate) struct Budget(Cell<u64>);
 impl Budget {
     pub(crate) fn full() -> Self {
         Budget(Cell::new(MAX_STEPS))
+    }
+
+    pub(crate) fn left(&self) -> u64 {
+        self.0.get()
     }
 
     /// Each evaluation has all of them.

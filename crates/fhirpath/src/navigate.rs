@@ -1,17 +1,20 @@
 use fhirehose_tape::{Kind, Value};
 
-use crate::item::{Collection, Item, Node, push_all};
+use crate::item::{Item, Node, each_of};
 use crate::plan::{Namespace, TypeTest};
 use crate::quantity::Unit;
 use crate::temporal::Temporal;
 use crate::types::{SYSTEM, Type};
 
+/// What each item that is found is given to.
+pub(crate) type Found<'f, 'a> = &'f mut dyn FnMut(Item<'a>);
+
 /// The members of that name of an item, as in any JSON.
-pub(crate) fn member<'a>(item: &Item<'a>, name: &str, out: &mut Collection<'a>) {
+pub(crate) fn member<'a>(item: &Item<'a>, name: &str, out: Found<'_, 'a>) {
     match item {
         Item::Node(node) => {
             if let Some(value) = node.value().and_then(|value| value.get(name)) {
-                push_all(value, Type::UNKNOWN, out);
+                each_of(value, Type::UNKNOWN, out);
             }
         }
         other => made(other, name, out),
@@ -20,7 +23,7 @@ pub(crate) fn member<'a>(item: &Item<'a>, name: &str, out: &mut Collection<'a>) 
 
 /// The elements of that name of an item, as FHIR's JSON spells them: the name, `_name` for id and extensions
 /// of a primitive, or the name and a type for a choice. `defined` is its type where definitions tell it.
-pub(crate) fn element<'a>(item: &Item<'a>, name: &str, defined: Type, out: &mut Collection<'a>) {
+pub(crate) fn element<'a>(item: &Item<'a>, name: &str, defined: Type, out: Found<'_, 'a>) {
     let Item::Node(node) = item else { return made(item, name, out) };
     if let Some(object) = node.object() {
         let (mut value, mut extra, mut of) = (None, None, Type::UNKNOWN);
@@ -51,7 +54,7 @@ pub(crate) fn element<'a>(item: &Item<'a>, name: &str, defined: Type, out: &mut 
         return zip(value, extra, of, out);
     }
     if let Some(found) = node.extra().and_then(|extra| extra.get(name)) {
-        push_all(found, Type::UNKNOWN, out);
+        each_of(found, Type::UNKNOWN, out);
     }
 }
 
@@ -69,16 +72,16 @@ fn element_type(name: &str) -> Type {
 }
 
 /// Puts values and their extra elements together, pairwise where they are arrays.
-fn zip<'a>(value: Option<Value<'a>>, extra: Option<Value<'a>>, of: Type, out: &mut Collection<'a>) {
+fn zip<'a>(value: Option<Value<'a>>, extra: Option<Value<'a>>, of: Type, out: Found<'_, 'a>) {
     let Some(extra) = extra else {
         if let Some(value) = value {
-            push_all(value, of, out);
+            each_of(value, of, out);
         }
         return;
     };
     let one = |value: Value<'a>| (!value.is_null()).then_some(value);
     if extra.kind() != Kind::Array {
-        out.extend(Node::new(value.and_then(one), one(extra), of).map(Item::Node));
+        Node::new(value.and_then(one), one(extra), of).map(Item::Node).into_iter().for_each(out);
         return;
     }
     let mut values = value.map(|value| value.elements());
@@ -88,20 +91,23 @@ fn zip<'a>(value: Option<Value<'a>>, extra: Option<Value<'a>>, of: Type, out: &m
         if value.is_none() && extra.is_none() {
             return;
         }
-        out.extend(Node::new(value.and_then(one), extra.and_then(one), of).map(Item::Node));
+        Node::new(value.and_then(one), extra.and_then(one), of)
+            .map(Item::Node)
+            .into_iter()
+            .for_each(&mut *out);
     }
 }
 
 /// Members of what is no document: made objects and quantities.
-fn made<'a>(item: &Item<'a>, name: &str, out: &mut Collection<'a>) {
+fn made<'a>(item: &Item<'a>, name: &str, out: Found<'_, 'a>) {
     match item {
         Item::Object(members) => {
-            out.extend(members.iter().filter(|(key, _)| key == name).map(|(_, item)| item.clone()));
+            members.iter().filter(|(key, _)| key == name).for_each(|(_, item)| out(item.clone()));
         }
         Item::Quantity(quantity) => match (name, &quantity.unit) {
-            ("value", _) => out.push(Item::Decimal(quantity.value)),
-            ("unit" | "code", Unit::Ucum(code)) => out.push(Item::String(code.clone())),
-            ("unit" | "code", Unit::Calendar(word)) => out.push(Item::string(*word)),
+            ("value", _) => out(Item::Decimal(quantity.value)),
+            ("unit" | "code", Unit::Ucum(code)) => out(Item::String(code.clone())),
+            ("unit" | "code", Unit::Calendar(word)) => out(Item::string(*word)),
             _ => {}
         },
         _ => {}
@@ -109,7 +115,7 @@ fn made<'a>(item: &Item<'a>, name: &str, out: &mut Collection<'a>) {
 }
 
 /// All members of an item, in order; the type of a resource is none.
-pub(crate) fn children<'a>(item: &Item<'a>, out: &mut Collection<'a>) {
+pub(crate) fn children<'a>(item: &Item<'a>, out: Found<'_, 'a>) {
     match item {
         Item::Node(node) => {
             if let Some(object) = node.object() {
@@ -128,10 +134,10 @@ pub(crate) fn children<'a>(item: &Item<'a>, out: &mut Collection<'a>) {
                 }
             }
             if let Some(extra) = node.extra() {
-                extra.entries().for_each(|(_, value)| push_all(value, Type::UNKNOWN, out));
+                extra.entries().for_each(|(_, value)| each_of(value, Type::UNKNOWN, out));
             }
         }
-        Item::Object(members) => out.extend(members.iter().map(|(_, item)| item.clone())),
+        Item::Object(members) => members.iter().for_each(|(_, item)| out(item.clone())),
         _ => {}
     }
 }

@@ -1,8 +1,9 @@
 use regex::Regex;
 
-use crate::functions::{Cost, Run};
+use crate::functions::{Apply, Cost};
 use crate::item::{Collection, Item};
 use crate::parser::Op;
+use crate::stream::Stream;
 use crate::types::Type;
 
 /// What an expression compiles to.
@@ -43,8 +44,15 @@ pub(crate) enum Plan {
         at: Place,
         input: Box<Plan>,
         name: &'static str,
-        run: Run,
+        run: Apply,
         cost: Cost,
+        args: Box<[Plan]>,
+    },
+    /// A call that takes its input item by item.
+    Stream {
+        at: Place,
+        input: Box<Plan>,
+        run: Stream,
         args: Box<[Plan]>,
     },
     /// A call with a pattern known at compile time.
@@ -77,6 +85,7 @@ impl Plan {
             Plan::At(at, ..) | Plan::Negate(at, _) | Plan::Plus(at, _) | Plan::Binary(at, ..) => Some(*at),
             Plan::Is(at, ..) => Some(*at),
             Plan::Call { at, .. }
+            | Plan::Stream { at, .. }
             | Plan::Match { at, .. }
             | Plan::ReplaceMatches { at, .. }
             | Plan::Host { at, .. } => Some(*at),

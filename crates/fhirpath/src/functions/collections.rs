@@ -1,16 +1,15 @@
 //! Functions on collections as such.
 
-use super::{Call, Cost, Function, plain};
+use super::{Call, Cost, Function, plain, stream};
 use crate::eval::{Evaluated, single, single_integer};
 use crate::item::{Collection, Item};
 use crate::limits::check_set;
 use crate::navigate::children;
 use crate::ops::{distinct, has};
+use crate::stream::Stream;
 
 pub(super) const TABLE: &[Function] = &[
-    plain("first", 0..=0, |call| Ok(call.input.into_iter().take(1).collect()))
-        .gives_input()
-        .about("", "the first item"),
+    stream("first", 0..=0, Stream::First).gives_input().about("", "the first item"),
     plain("last", 0..=0, |mut call| Ok(call.input.pop().into_iter().collect()))
         .gives_input()
         .about("", "the last item"),
@@ -71,7 +70,7 @@ fn kept(mut call: Call<'_>, wanted: bool) -> Evaluated<'_> {
 
 fn below<'a>(items: &[Item<'a>]) -> Collection<'a> {
     let mut out = Collection::new();
-    items.iter().for_each(|item| children(item, &mut out));
+    items.iter().for_each(|item| children(item, &mut |child| out.push(child)));
     out
 }
 

@@ -1,24 +1,19 @@
 //! Functions that ask about a collection.
 
-use smallvec::smallvec;
-
-use super::{Call, Cost, Function, plain};
+use super::{Call, Cost, Function, plain, stream};
 use crate::eval::{Evaluated, boolean, single};
 use crate::item::Item;
 use crate::kinds::Kinds;
 use crate::limits::check_set;
 use crate::ops::{distinct, has};
+use crate::stream::Stream;
 
 const BOOLEAN: Kinds = Kinds::BOOLEAN;
 
 pub(super) const TABLE: &[Function] = &[
-    plain("empty", 0..=0, |call| Ok(boolean(Some(call.input.is_empty()))))
-        .gives(BOOLEAN)
-        .about("", "whether there is no item"),
+    stream("empty", 0..=0, Stream::Empty).gives(BOOLEAN).about("", "whether there is no item"),
     plain("not", 0..=0, not).gives(BOOLEAN).about("", "the other boolean"),
-    plain("count", 0..=0, |call| Ok(smallvec![length(call.input.len())]))
-        .gives(Kinds::NUMBER)
-        .about("", "how many items there are"),
+    stream("count", 0..=0, Stream::Count).gives(Kinds::NUMBER).about("", "how many items there are"),
     plain("allTrue", 0..=0, |call| every(&call, true))
         .takes(BOOLEAN)
         .gives(BOOLEAN)

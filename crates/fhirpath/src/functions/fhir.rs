@@ -4,15 +4,18 @@ use std::borrow::Cow;
 
 use smallvec::smallvec;
 
-use super::{Call, Function, plain};
+use super::{Call, Function, plain, stream};
 use crate::eval::{Evaluated, boolean, single, single_text};
 use crate::item::{Collection, Item, Node};
 use crate::kinds::Kinds;
 use crate::navigate::{element, resource_type, system_type};
+use crate::stream::Stream;
 use crate::types::Type;
 
 pub(super) const TABLE: &[Function] = &[
-    plain("extension", 1..=1, extension).gives(Kinds::OBJECT).about("url", "the extensions of that address"),
+    stream("extension", 1..=1, Stream::Extension)
+        .gives(Kinds::OBJECT)
+        .about("url", "the extensions of that address"),
     plain("hasValue", 0..=0, has_value)
         .gives(Kinds::BOOLEAN)
         .about("", "whether it is one primitive with a value, not only extensions"),
@@ -35,20 +38,14 @@ pub(super) const TABLE: &[Function] = &[
 fn check_modifiers(call: Call<'_>) -> Evaluated<'_> {
     let known = single_text(call.arg(0), call.name)?;
     let mut all = Collection::new();
-    call.input.iter().for_each(|item| element(item, "modifierExtension", Type::UNKNOWN, &mut all));
+    call.input
+        .iter()
+        .for_each(|item| element(item, "modifierExtension", Type::UNKNOWN, &mut |found| all.push(found)));
     let url = |item: &Item<'_>| item.value().and_then(|value| Some(value.get("url")?.as_str()?.to_owned()));
     if all.iter().any(|item| url(item).as_deref() != known.as_deref()) {
         return call.error("finds a modifier extension that is not known");
     }
     Ok(call.input)
-}
-
-fn extension(call: Call<'_>) -> Evaluated<'_> {
-    let Some(url) = single_text(call.arg(0), call.name)? else { return Ok(Collection::new()) };
-    let mut all = Collection::new();
-    call.input.iter().for_each(|item| element(item, "extension", Type::UNKNOWN, &mut all));
-    all.retain(|item| item.value().and_then(|value| value.get("url")?.as_str()) == Some(&*url));
-    Ok(all)
 }
 
 fn is_scalar(item: &Item<'_>) -> bool {
@@ -100,7 +97,9 @@ fn resource_key(call: Call<'_>) -> Evaluated<'_> {
     let mut ids = Collection::new();
     for item in &call.input {
         match item {
-            Item::Node(node) if resource_type(node).is_some() => element(item, "id", Type::UNKNOWN, &mut ids),
+            Item::Node(node) if resource_type(node).is_some() => {
+                element(item, "id", Type::UNKNOWN, &mut |id| ids.push(id));
+            }
             _ => return call.error("takes a resource"),
         }
     }
@@ -112,7 +111,7 @@ fn reference_key(call: Call<'_>) -> Evaluated<'_> {
     let wanted = single_text(call.arg(0), call.name)?;
     let Some(reference) = single(&call.input, call.name)? else { return Ok(Collection::new()) };
     let mut text = Collection::new();
-    element(reference, "reference", Type::UNKNOWN, &mut text);
+    element(reference, "reference", Type::UNKNOWN, &mut |found| text.push(found));
     let key =
         text.first().and_then(Item::value).and_then(|value| target_key(value.as_str()?, wanted.as_deref()));
     Ok(key.map(Item::string).into_iter().collect())

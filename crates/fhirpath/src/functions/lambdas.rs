@@ -1,6 +1,6 @@
 //! Functions that evaluate an argument for every item, or not at all.
 
-use super::{Function, lambda};
+use super::{Function, lambda, stream};
 use crate::error::EvalError;
 use crate::eval::{Evaluated, Scope, boolean, eval, truth};
 use crate::item::Collection;
@@ -8,11 +8,13 @@ use crate::kinds::Kinds;
 use crate::limits::{MAX_REPEATED, STEP_PAIRS};
 use crate::ops::has;
 use crate::plan::Plan;
+use crate::stream::Stream;
 
 pub(super) const TABLE: &[Function] = &[
-    lambda("where", 1..=1, filter).gives_input().about("criterion", "the items it is true for"),
-    lambda("select", 1..=1, select).about("projection", "what it gives for each item, as one collection"),
-    lambda("exists", 0..=1, exists)
+    stream("where", 1..=1, Stream::Where).gives_input().about("criterion", "the items it is true for"),
+    stream("select", 1..=1, Stream::Select)
+        .about("projection", "what it gives for each item, as one collection"),
+    stream("exists", 0..=1, Stream::Exists)
         .gives(Kinds::BOOLEAN)
         .about("criterion", "whether there is an item, for which it is true"),
     lambda("all", 1..=1, all)
@@ -29,34 +31,6 @@ pub(super) const TABLE: &[Function] = &[
         .gives_input()
         .about("name, projection", "its input. Nothing is logged: it would be values of records"),
 ];
-
-fn filter<'a>(scope: Scope<'_, 'a>, input: Collection<'a>, args: &'a [Plan]) -> Evaluated<'a> {
-    let mut kept = Collection::new();
-    for (index, item) in input.iter().enumerate() {
-        if truth(&args[0], scope.at(item, index))? == Some(true) {
-            kept.push(item.clone());
-        }
-    }
-    Ok(kept)
-}
-
-fn select<'a>(scope: Scope<'_, 'a>, input: Collection<'a>, args: &'a [Plan]) -> Evaluated<'a> {
-    let mut out = Collection::new();
-    for (index, item) in input.iter().enumerate() {
-        out.extend(eval(&args[0], scope.at(item, index))?);
-    }
-    Ok(out)
-}
-
-fn exists<'a>(scope: Scope<'_, 'a>, input: Collection<'a>, args: &'a [Plan]) -> Evaluated<'a> {
-    let Some(criterion) = args.first() else { return Ok(boolean(Some(!input.is_empty()))) };
-    for (index, item) in input.iter().enumerate() {
-        if truth(criterion, scope.at(item, index))? == Some(true) {
-            return Ok(boolean(Some(true)));
-        }
-    }
-    Ok(boolean(Some(false)))
-}
 
 fn all<'a>(scope: Scope<'_, 'a>, input: Collection<'a>, args: &'a [Plan]) -> Evaluated<'a> {
     for (index, item) in input.iter().enumerate() {

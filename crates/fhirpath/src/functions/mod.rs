@@ -21,6 +21,7 @@ use crate::eval::{Evaluated, Scope};
 use crate::item::Collection;
 use crate::kinds::Kinds;
 use crate::plan::Plan;
+use crate::stream::Stream;
 
 pub(crate) type Args<'a> = SmallVec<[Collection<'a>; 2]>;
 
@@ -31,11 +32,30 @@ pub(crate) struct Call<'a> {
     pub args: Args<'a>,
 }
 
-/// How a function runs: on evaluated arguments, or on arguments it evaluates itself, item by item.
+/// How a function runs on its whole input: on evaluated arguments, or on arguments it evaluates itself.
 #[derive(Clone, Copy)]
-pub(crate) enum Run {
+pub(crate) enum Apply {
     Plain(for<'a> fn(Call<'a>) -> Evaluated<'a>),
     Lambda(for<'a> fn(Scope<'_, 'a>, Collection<'a>, &'a [Plan]) -> Evaluated<'a>),
+}
+
+/// How a function runs.
+#[derive(Clone, Copy)]
+pub(crate) enum Run {
+    Whole(Apply),
+    /// Without a collection of its input.
+    Stream(Stream),
+}
+
+impl Run {
+    /// Whether arguments are evaluated with `$this` another than outside.
+    pub(crate) fn is_lambda(self) -> bool {
+        match self {
+            Run::Whole(Apply::Plain(_)) => false,
+            Run::Whole(Apply::Lambda(_)) => true,
+            Run::Stream(stream) => stream.is_lambda(),
+        }
+    }
 }
 
 /// What a function's result is.
@@ -74,7 +94,7 @@ const fn plain(
     args: RangeInclusive<usize>,
     run: for<'a> fn(Call<'a>) -> Evaluated<'a>,
 ) -> Function {
-    function(name, args, Run::Plain(run))
+    function(name, args, Run::Whole(Apply::Plain(run)))
 }
 
 const fn lambda(
@@ -82,7 +102,11 @@ const fn lambda(
     args: RangeInclusive<usize>,
     run: for<'a> fn(Scope<'_, 'a>, Collection<'a>, &'a [Plan]) -> Evaluated<'a>,
 ) -> Function {
-    function(name, args, Run::Lambda(run))
+    function(name, args, Run::Whole(Apply::Lambda(run)))
+}
+
+const fn stream(name: &'static str, args: RangeInclusive<usize>, run: Stream) -> Function {
+    function(name, args, Run::Stream(run))
 }
 
 const fn function(name: &'static str, args: RangeInclusive<usize>, run: Run) -> Function {
