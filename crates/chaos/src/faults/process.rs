@@ -54,7 +54,7 @@ pub fn sluggish(field: &mut Field<'_>) -> Result<()> {
         Target::Kafka => "transact.processed",
         _ => "store.staged",
     };
-    field.arm(point, &format!("drag:{}", field.plan.lasts_ms), field.plan.hit)?;
+    field.arm(point, &format!("drag:{}", field.plan.lasts_ms), 1)?;
     if field.await_point(point)? {
         field.invite()?;
         field.pause(Duration::from_millis(field.plan.lasts_ms * 3))?;
