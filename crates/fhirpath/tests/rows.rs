@@ -2,7 +2,9 @@
 
 use std::borrow::Cow;
 
-use fhirehose_fhirpath::{Collection, Ctx, Env, EvalError, Expr, Function, Functions, Item, NoFunctions};
+use fhirehose_fhirpath::{
+    Collection, Ctx, Env, EvalError, Expr, Function, Functions, Item, NoFunctions, Shape,
+};
 use fhirehose_tape::Tape;
 use proptest::prelude::*;
 
@@ -302,4 +304,92 @@ proptest! {
             prop_assert!(error.offset <= source.len());
         }
     }
+}
+
+/// Columns, a function and a variable that say what they are.
+fn shaped() -> Env {
+    let columns = [
+        ("id", Shape::of(&["string"])),
+        ("heart_rate", Shape::of(&["integer"])),
+        ("noted_at", Shape::of(&["dateTime", "string"])),
+        ("active", Shape::of(&["boolean"])),
+        ("device", Shape::any()),
+    ];
+    let coded = Function::new("coded", 1..=1).gives(|args| match args {
+        [Some("sex")] => Shape::object(["system", "code"]),
+        _ => Shape::any(),
+    });
+    let mut env = Env::plain().typed().shaped_columns(columns).function(coded);
+    env.declare_shaped("who", Shape::object(["patient", "tenant"]));
+    env
+}
+
+#[test]
+fn what_a_row_cannot_mean_does_not_compile() {
+    for (source, wanted) in [
+        ("heart_rate = 'fast'", "a number and a string are never equal (at byte 11)"),
+        ("heart_rate + id", "+ does not go with a number and a string (at byte 11)"),
+        ("active > 3", "a boolean has no order (at byte 7)"),
+        ("heart_rate.substring(1)", "substring() takes a string"),
+        ("noted_at > 20260102", "cannot be compared"),
+        ("id.family", "a string has no member family (at byte 3)"),
+        ("id.coded('sex').cod", "no member cod; there are system, code (at byte 16)"),
+        ("%who.patientt", "no member patientt; there are patient, tenant (at byte 5)"),
+        ("iif(active, id, id).x", "a string has no member x"),
+        ("heart_rat", "unknown column heart_rat"),
+    ] {
+        let told = Expr::compile(source, &shaped()).err().map(|error| error.to_string()).unwrap_or_default();
+        assert!(told.contains(wanted), "{source}: {told}");
+    }
+    for source in [
+        "heart_rate > 30 and noted_at > @2026-01-02 and id.length() > 3",
+        "noted_at.substring(0, 10) & 'T' & heart_rate.toString()",
+        "device.value.unit = 7 or device = 'x'",
+        "id.coded('sex').code & id.coded('other').cod",
+        "%who.patient",
+    ] {
+        assert_eq!(Expr::compile(source, &shaped()).err(), None, "{source}");
+    }
+}
+
+#[test]
+fn an_expression_tells_where_it_can_stand() {
+    let fits = |source: &str, of: &str| match Expr::compile(source, &shaped()) {
+        Ok(expr) => expr.fits(of),
+        Err(error) => Err(error.to_string()),
+    };
+    for (source, of) in [
+        ("id", "date"),
+        ("noted_at", "instant"),
+        ("heart_rate", "decimal"),
+        ("device", "boolean"),
+        ("id.coded('sex')", "Coding"),
+        ("5 'mg'", "Quantity"),
+        ("@2026-01-02", "string"),
+    ] {
+        assert_eq!(fits(source, of), Ok(()), "{source} as {of}");
+    }
+    for (source, of, wanted) in [
+        ("heart_rate", "string", "a number"),
+        ("id", "boolean", "a string"),
+        ("id", "Coding", "a string"),
+        ("active", "code", "a boolean"),
+        ("id.coded('sex')", "code", "an object"),
+    ] {
+        assert_eq!(fits(source, of), Err(wanted.to_owned()), "{source} as {of}");
+    }
+}
+
+#[test]
+fn an_evaluation_tells_its_steps() {
+    let mut tape = Tape::new();
+    assert_eq!(tape.parse_json(ROW.as_bytes()), Ok(()));
+    let steps = |source: &str| {
+        let expr = Expr::compile(source, &columns()).map_err(|error| error.to_string())?;
+        let ctx = Ctx::new(tape.root(), &NoFunctions);
+        expr.eval(&ctx).map_err(|error| error.to_string())?;
+        Ok::<_, String>(ctx.steps())
+    };
+    assert!(steps("tags.where($this = 'a').count()") > steps("id"));
+    assert_eq!(steps("id"), steps("id"));
 }
