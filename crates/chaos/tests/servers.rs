@@ -305,6 +305,26 @@ fn every_leader_moves_where_there_are_others() {
 }
 
 #[test]
+fn the_producer_of_a_transactional_id_is_told() {
+    let Some(world) = kit::world() else { return };
+    let (admin, id) = (Admin::connect(&world.brokers).unwrap(), unique("owner"));
+    assert!(admin.producer_of(&id).is_err(), "nobody had it");
+    let owners: Vec<_> = (0..2)
+        .map(|_| {
+            let producer: BaseProducer = ClientConfig::new()
+                .set("bootstrap.servers", &world.brokers)
+                .set("transactional.id", &id)
+                .create()
+                .unwrap();
+            producer.init_transactions(STEP).unwrap();
+            admin.producer_of(&id).unwrap()
+        })
+        .collect();
+    assert_eq!(owners[0].0, owners[1].0);
+    assert!(owners[0].1 < owners[1].1, "{owners:?}");
+}
+
+#[test]
 fn http_servers_of_the_stack_answer_through_proxies() {
     let Some(world) = kit::world() else { return };
     let proxies = proxies(&world);

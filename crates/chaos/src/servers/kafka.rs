@@ -22,6 +22,7 @@ const FIND_COORDINATOR: i16 = 10;
 const ELECT_LEADERS: i16 = 43;
 const ALTER_CONFIGS: i16 = 44;
 const ALTER_REASSIGNMENTS: i16 = 45;
+const DESCRIBE_TRANSACTIONS: i16 = 65;
 const ELECTION_NOT_NEEDED: i16 = 84;
 const TIMEOUT_MS: i32 = 10_000;
 
@@ -207,6 +208,32 @@ impl Admin {
     /// Which broker, counted from 0, coordinates the transactions of this id.
     pub fn transaction_coordinator(&self, transactional_id: &str) -> Result<usize> {
         self.coordinator(OF_TRANSACTION, transactional_id)
+    }
+
+    /// The producer that has this transactional id at present: its number, and its epoch, by which it is fenced off
+    /// from those that had the id before. Fails where nobody ever had it.
+    pub fn producer_of(&self, transactional_id: &str) -> Result<(i64, i16)> {
+        let coordinator = self.transaction_coordinator(transactional_id)?;
+        let broker = self.brokers.split(',').nth(coordinator).context("no such broker")?;
+        let mut response = Request::new(DESCRIBE_TRANSACTIONS, 0)
+            .array([transactional_id].into_iter(), |request, id| request.string(id))
+            .end()
+            .send(broker)?;
+        response.int32()?;
+        let found = response.array(|response| {
+            let error = response.int16()?;
+            (response.string()?, response.string()?, response.int32()?, response.int64()?);
+            let producer = (response.int64()?, response.int16()?);
+            response.array(|response| {
+                (response.string()?, response.array(|response| response.int32())?);
+                response.end()
+            })?;
+            response.end().map(|()| (error, producer))
+        })?;
+        match found.first() {
+            Some((0, producer)) => Ok(*producer),
+            _ => bail!("nobody has the transactional id {transactional_id}: {found:?}"),
+        }
     }
 
     fn coordinator(&self, kind: i8, key: &str) -> Result<usize> {

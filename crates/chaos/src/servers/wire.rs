@@ -136,6 +136,10 @@ impl Response {
         self.take().map(i32::from_be_bytes)
     }
 
+    pub fn int64(&mut self) -> Result<i64> {
+        self.take().map(i64::from_be_bytes)
+    }
+
     fn varint(&mut self) -> Result<usize> {
         let (mut value, mut shift) = (0, 0);
         loop {
