@@ -3,9 +3,11 @@
 //!
 //! Marks in a file, each on a line of its own: `-- fhirehose: no-transaction` for one statement that cannot
 //! run in a transaction (it must be repeatable: a crash may leave it done and not remembered);
-//! `-- fhirehose: edition timescale|apache` for files of one TimescaleDB edition.
+//! `-- fhirehose: edition timescale|apache` for files of one TimescaleDB edition;
+//! `-- fhirehose: was <component>/NNNN_name`: a database in which that earlier file was applied needs this one
+//! no more.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -83,8 +85,16 @@ pub struct Step {
     pub state: State,
     sql: String,
     checksum: String,
+    marks: Marks,
+}
+
+/// What a file says of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Marks {
     transaction: bool,
     edition: Option<Edition>,
+    /// The file that it replaces.
+    was: Option<String>,
 }
 
 impl fmt::Display for Step {
@@ -102,7 +112,6 @@ impl fmt::Display for Step {
 pub const TIMESCALE: &[&str] = &["offsets", "timescale"];
 /// The components a warehouse database needs, in order.
 pub const WAREHOUSE: &[&str] = &["offsets", "warehouse"];
-
 /// All files of the components with their state; changes nothing. `dir` is `schemas/sql`.
 pub fn plan(url: &str, dir: &Path, components: &[&str]) -> Result<Vec<Step>, MigrateError> {
     steps(&mut Connector::new(url, "fhirehose-migrate")?.connect()?, dir, components)
@@ -113,25 +122,40 @@ pub fn apply(
     url: &str,
     dir: &Path,
     components: &[&str],
-    mut applied: impl FnMut(&Step),
+    applied: impl FnMut(&Step),
 ) -> Result<Vec<Step>, MigrateError> {
+    apply_on(&mut locked(url)?, dir, components, applied)
+}
+
+/// A connection that holds the lock all runners take, until it is dropped; waits for it.
+pub fn locked(url: &str) -> Result<Client, MigrateError> {
     let mut client = Connector::new(url, "fhirehose-migrate")?.connect()?;
     // DDL on large tables takes its time, and waiting for another runner too. The lock goes with the connection.
     client.batch_execute("SET statement_timeout = 0; SET lock_timeout = '10min'")?;
     client.execute("SELECT pg_advisory_lock($1)", &[&LOCK])?;
+    Ok(client)
+}
+
+/// As [`apply`], on a connection that [`locked`] made.
+pub fn apply_on(
+    client: &mut Client,
+    dir: &Path,
+    components: &[&str],
+    mut applied: impl FnMut(&Step),
+) -> Result<Vec<Step>, MigrateError> {
     client.batch_execute(
         "CREATE SCHEMA IF NOT EXISTS fhirehose;
          CREATE TABLE IF NOT EXISTS fhirehose.migrations (
              name text PRIMARY KEY, checksum text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now())",
     )?;
-    let mut steps = steps(&mut client, dir, components)?;
+    let mut steps = steps(client, dir, components)?;
     for step in &mut steps {
         // Asked each time: an earlier file may have made the extension.
-        if step.edition.is_some() {
-            step.state = state_for_edition(step, Edition::of(&mut client)?);
+        if step.marks.edition.is_some() {
+            step.state = state_for_edition(step, Edition::of(client)?);
         }
         if step.state == State::Pending {
-            run(&mut client, step)?;
+            run(client, step)?;
             step.state = State::Applied;
             applied(step);
         }
@@ -152,7 +176,7 @@ fn run(client: &mut Client, step: &Step) -> Result<(), MigrateError> {
         migration: step.name.clone(),
         message: StoreError::from(error).to_string(),
     };
-    if step.transaction {
+    if step.marks.transaction {
         let mut transaction = client.transaction()?;
         transaction.batch_execute(&step.sql).map_err(failed)?;
         transaction.execute(REMEMBER, &[&step.name, &step.checksum])?;
@@ -164,7 +188,8 @@ fn run(client: &mut Client, step: &Step) -> Result<(), MigrateError> {
     Ok(())
 }
 
-fn steps(client: &mut Client, dir: &Path, components: &[&str]) -> Result<Vec<Step>, MigrateError> {
+/// All files of the components with their state, on a connection; changes nothing.
+pub fn steps(client: &mut Client, dir: &Path, components: &[&str]) -> Result<Vec<Step>, MigrateError> {
     let mut applied = BTreeMap::new();
     if client
         .query_one("SELECT to_regclass('fhirehose.migrations') IS NOT NULL", &[])?
@@ -175,12 +200,14 @@ fn steps(client: &mut Client, dir: &Path, components: &[&str]) -> Result<Vec<Ste
         }
     }
     let edition = Edition::of(client)?;
+    let all: BTreeSet<String> = applied.keys().cloned().collect();
     let mut steps = Vec::new();
     for component in components {
         for mut step in read(dir, component)? {
             step.state = match applied.remove(&step.name) {
                 Some(checksum) if checksum == step.checksum => State::Applied,
                 Some(_) => return Err(MigrateError::Edited { migration: step.name }),
+                None if step.marks.was.as_ref().is_some_and(|was| all.contains(was)) => State::Applied,
                 None => state_for_edition(&step, edition),
             };
             steps.push(step);
@@ -193,7 +220,7 @@ fn steps(client: &mut Client, dir: &Path, components: &[&str]) -> Result<Vec<Ste
 }
 
 fn state_for_edition(step: &Step, edition: Option<Edition>) -> State {
-    match step.edition {
+    match step.marks.edition {
         _ if step.state == State::Applied => State::Applied,
         // Without the extension loaded the file before, which makes it, fails first and says so.
         Some(wanted) if edition.is_some_and(|edition| edition != wanted) => State::OtherEdition,
@@ -227,26 +254,28 @@ fn read(dir: &Path, component: &str) -> Result<Vec<Step>, MigrateError> {
         if steps.iter().any(|step| step.name.starts_with(&twin)) {
             return Err(wrong(&path, format!("there are two migrations {number}…")));
         }
-        let (transaction, edition) = marks(&sql).map_err(|message| wrong(&path, message))?;
+        let marks = marks(&sql).map_err(|message| wrong(&path, message))?;
         let checksum = sha256(sql.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
-        steps.push(Step { name, state: State::Pending, sql, checksum, transaction, edition });
+        steps.push(Step { name, state: State::Pending, sql, checksum, marks });
     }
     Ok(steps)
 }
 
-fn marks(sql: &str) -> Result<(bool, Option<Edition>), String> {
-    let (mut transaction, mut edition) = (true, None);
+fn marks(sql: &str) -> Result<Marks, String> {
+    let mut marks = Marks { transaction: true, edition: None, was: None };
     for mark in sql.lines().filter_map(|line| line.strip_prefix("-- fhirehose:")) {
-        match mark.trim() {
-            "no-transaction" => transaction = false,
-            "edition timescale" => edition = Some(Edition::Timescale),
-            "edition apache" => edition = Some(Edition::Apache),
-            other => {
+        match mark.trim().split_once(' ') {
+            None if mark.trim() == "no-transaction" => marks.transaction = false,
+            Some(("edition", "timescale")) => marks.edition = Some(Edition::Timescale),
+            Some(("edition", "apache")) => marks.edition = Some(Edition::Apache),
+            Some(("was", name)) => marks.was = Some(name.to_owned()),
+            _ => {
                 return Err(format!(
-                    "unknown mark `{other}`: no-transaction, edition timescale, edition apache"
+                    "unknown mark `{}`: no-transaction, edition timescale, edition apache, was <component>/NNNN_name",
+                    mark.trim()
                 ));
             }
         }
     }
-    Ok((transaction, edition))
+    Ok(marks)
 }
