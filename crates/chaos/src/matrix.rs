@@ -305,6 +305,18 @@ pub static FAULTS: &[Fault] = &[
         ..USUAL
     },
     Fault {
+        name: "end-txn-overtaken",
+        what: "EndTxn held back and its connection closed: the client sends it again, which is answered, and the first \
+               is delivered into a later transaction (KAFKA-17754)",
+        expects: "a producer whose end was sent twice begins no other transaction",
+        at: &[Load],
+        on: KAFKA,
+        lasts_ms: (4_000, 8_000),
+        zombie: true,
+        strike: kafka::end_txn_overtaken,
+        ..USUAL
+    },
+    Fault {
         name: "dlq-unavailable",
         what: "the dead-letter topics take nothing, at 1 % poison",
         expects: "standing still rather than losing a reject",

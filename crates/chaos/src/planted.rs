@@ -65,7 +65,7 @@ pub static BUGS: &[Bug] = &[
         name: "late-end-trusted",
         breaks: "a producer whose end of transaction came late goes on",
         flow: "normalize-cdc",
-        faults: &[("end-txn-held", None)],
+        faults: &[("end-txn-overtaken", None)],
     },
     Bug {
         name: "unknown-commit-is-committed",
@@ -95,7 +95,7 @@ pub static BUGS: &[Bug] = &[
         name: "retained-records-forgotten",
         breaks: "at a revocation, polled records of partitions that stay are dropped too",
         flow: "normalize-cdc",
-        faults: &[("rolling-restart", None), ("kill", Some(Rebalance))],
+        faults: &[("sluggish", None), ("kill", Some(Rebalance))],
     },
     Bug {
         name: "letter-mark-ignored",

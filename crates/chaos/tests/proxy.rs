@@ -183,7 +183,7 @@ fn request(api: u16, body: &[u8]) -> Vec<u8> {
 #[test]
 fn a_held_end_of_a_transaction_is_overtaken_and_delivered_although_its_client_left() {
     let lab = Lab::new();
-    lab.set(Leg::Broker(0), Toxic::HoldEndTxn { ms: 600 });
+    lab.set(Leg::Broker(0), Toxic::HoldEndTxn { ms: 600, hang_up: false });
     let (mut first, mut second) = (lab.to_broker(), lab.to_broker());
     let before = request(0, b"produce");
     assert_eq!(echoed(&mut first, &before).unwrap(), before);
@@ -198,6 +198,22 @@ fn a_held_end_of_a_transaction_is_overtaken_and_delivered_although_its_client_le
     let late = [before, retried, request(26, b"late"), request(3, b"behind")].concat();
     eventually("what was held arrives", || lab.echo.got() == late);
     assert!(begun.elapsed() >= Duration::from_millis(600));
+}
+
+#[test]
+fn a_client_that_is_hung_up_on_can_send_again_before_what_it_sent_arrives() {
+    let lab = Lab::new();
+    lab.set(Leg::Broker(0), Toxic::HoldEndTxn { ms: 600, hang_up: true });
+    let mut first = lab.to_broker();
+    let end = request(26, b"end");
+    first.write_all(&end).unwrap();
+    let begun = Instant::now();
+    assert_eq!(first.read(&mut [0; 8]).unwrap(), 0, "its connection ends without an answer");
+    assert!(begun.elapsed() < Duration::from_millis(500));
+    drop(first);
+    assert_eq!(echoed(&mut lab.to_broker(), &end).unwrap(), end);
+    assert!(begun.elapsed() < Duration::from_millis(500));
+    eventually("what was held arrives too", || lab.echo.got() == [end.clone(), end.clone()].concat());
 }
 
 #[test]

@@ -193,7 +193,7 @@ fn a_held_end_of_a_transaction_takes_effect_after_its_client_is_gone() {
     producer.begin_transaction().unwrap();
     producer.send(BaseRecord::to(&topic).key("k").payload("v")).map_err(|(error, _)| error).unwrap();
     producer.flush(STEP).unwrap();
-    proxies.brokers().for_each(|leg| leg.set(Toxic::HoldEndTxn { ms: 1_500 }));
+    proxies.brokers().for_each(|leg| leg.set(Toxic::HoldEndTxn { ms: 1_500, hang_up: false }));
     let committer = std::thread::spawn(move || producer.commit_transaction(Duration::from_millis(300)));
     let struck = || proxies.brokers().map(|leg| leg.counters().struck).sum::<u64>();
     let begun = Instant::now();

@@ -81,9 +81,17 @@ pub fn usurper(field: &mut Field<'_>) -> Result<()> {
 }
 
 pub fn end_txn_held(field: &mut Field<'_>) -> Result<()> {
+    held(field, false)
+}
+
+pub fn end_txn_overtaken(field: &mut Field<'_>) -> Result<()> {
+    held(field, true)
+}
+
+fn held(field: &mut Field<'_>, hang_up: bool) -> Result<()> {
     let struck = |field: &Field<'_>| field.proxies.brokers().map(|leg| leg.counters().struck).sum::<u64>();
     let before = struck(field);
-    let held = Toxic::HoldEndTxn { ms: field.plan.lasts_ms };
+    let held = Toxic::HoldEndTxn { ms: field.plan.lasts_ms, hang_up };
     field.proxies.brokers().for_each(|leg| leg.set(held));
     // Several are held one after another; the last is delivered after the toxic is gone.
     field.pause(Duration::from_millis(field.plan.lasts_ms * 3 / 2))?;

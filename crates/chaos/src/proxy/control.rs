@@ -27,8 +27,9 @@ pub enum Toxic {
     Slow { bytes_per_second: u64 },
     /// Kafka: an `EndTxn` request is held back while later requests on other connections pass, other `EndTxn`
     /// among them; what follows on its own connection waits behind it. It is delivered even if the client has
-    /// hung up by then. One is held at a time.
-    HoldEndTxn { ms: u64 },
+    /// hung up by then; with `hang_up`, the client's side is closed at once, so that it sends the request again.
+    /// One is held at a time.
+    HoldEndTxn { ms: u64, hang_up: bool },
     /// PostgreSQL: the next so many `COMMIT`s are applied, and the connection is cut before the answer is seen.
     LoseCommitAnswer { times: u32 },
     /// HTTP: this share of the requests is answered with 429 and never applied.
@@ -164,12 +165,12 @@ impl Control {
 
     /// For how long an `EndTxn` is to be held, unless one is held already.
     pub(super) fn hold(self: &Arc<Self>) -> Option<Held> {
-        let Toxic::HoldEndTxn { ms } = self.now().toxic else { return None };
+        let Toxic::HoldEndTxn { ms, hang_up } = self.now().toxic else { return None };
         if self.holds.swap(true, Ordering::SeqCst) {
             return None;
         }
         self.strike(1);
-        Some(Held { time: Duration::from_millis(ms), control: self.clone() })
+        Some(Held { time: Duration::from_millis(ms), hang_up, control: self.clone() })
     }
 
     /// Whether this request is among the share that is struck: evenly spread, and the same in every run.
@@ -192,6 +193,7 @@ impl Control {
 /// The one request of the leg that is held back, until this is dropped.
 pub(super) struct Held {
     pub time: Duration,
+    pub hang_up: bool,
     control: Arc<Control>,
 }
 

@@ -93,7 +93,7 @@ mod tests {
         let stream = whole.concat();
         for size in [1, 2, 5, 7, 64, 1000] {
             let control = Arc::new(Control::default());
-            control.set(Toxic::HoldEndTxn { ms: 1 });
+            control.set(Toxic::HoldEndTxn { ms: 1, hang_up: false });
             let mut requests = Requests::default();
             let parted = stream.chunks(size).flat_map(|chunk| requests.part(chunk, || control.hold()));
             let (mut all, mut held) = (Vec::new(), Vec::new());

@@ -9,7 +9,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream};
 use tokio::net::TcpStream;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::control::{Control, Held, State, Toxic, Way};
@@ -49,6 +49,8 @@ struct Shared {
     lost: AtomicBool,
     /// A `COMMIT` went through whose answer must not.
     cut_at_answer: AtomicBool,
+    /// The client is to be hung up on, while its requests are still delivered.
+    hang_up: Notify,
 }
 
 /// Bytes on their way.
@@ -127,7 +129,7 @@ async fn direction(
     let (sender, receiver) = mpsc::channel(QUEUE);
     let ((), ()) = tokio::try_join!(
         read(from, sender, way, framing, control, shared),
-        write(to, receiver, way, control)
+        write(to, receiver, way, control, shared)
     )?;
     Ok(())
 }
@@ -176,6 +178,9 @@ async fn read(
             }
         };
         for (bytes, held) in pieces {
+            if held.as_ref().is_some_and(|held| held.hang_up) {
+                shared.hang_up.notify_one();
+            }
             let delay = match (&held, toxic) {
                 (Some(held), _) => Some(held.time),
                 (None, Toxic::Latency { ms, jitter_ms }) => {
@@ -198,10 +203,20 @@ async fn write(
     mut queue: mpsc::Receiver<Piece>,
     way: Way,
     control: &Control,
+    shared: &Shared,
 ) -> io::Result<()> {
     let mut watch = control.watch();
     let mut gone = false;
-    while let Some(piece) = queue.recv().await {
+    loop {
+        let piece = tokio::select! {
+            piece = queue.recv() => piece,
+            () = shared.hang_up.notified(), if way == Way::ToClient && !gone => {
+                let _ = to.shutdown().await;
+                gone = true;
+                continue;
+            }
+        };
+        let Some(piece) = piece else { break };
         let number = watch.borrow_and_update().number;
         if let Some((due, _)) = piece.due.filter(|(_, under)| *under == number) {
             // Another state of the leg sets free what waited under this one.
