@@ -208,6 +208,7 @@ impl PostgresRun {
         ends.extend(inbox.starts().clone());
         let mut client = store::connect(&world.postgres)?;
         store::put_offsets(&mut client, inbox.group, &ends)?;
+        store::note_steps_back(&mut client)?;
         Ok(PostgresRun {
             inbox,
             tenant: run.tag.clone(),
@@ -278,6 +279,9 @@ impl PostgresRun {
         let ends = self.inbox.finish(&mut books)?;
         self.snapshot(&self.asking, |transaction| {
             at_ends(&self.offsets(transaction)?, &ends, &mut found);
+            for step in store::steps_back(transaction, self.inbox.group)? {
+                found.add(Invariant::I9, "an offset in the store moved back", step);
+            }
             books.fold_to(&ends, |_, _| {});
             for (at, table) in self.tables.iter().enumerate() {
                 let rows = store::rows(transaction, &table.rows, &self.tenant)?;

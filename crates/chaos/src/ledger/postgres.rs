@@ -55,6 +55,29 @@ pub fn put_offsets(client: &mut Client, pipeline: &str, offsets: &Offsets) -> Re
     Ok(())
 }
 
+/// Lets PostgreSQL itself note from now on every offset that moves back, however short it stays so.
+pub fn note_steps_back(client: &mut Client) -> Result<()> {
+    client.batch_execute(
+        "CREATE TABLE IF NOT EXISTS fhirehose.chaos_steps_back (pipeline text, topic text, part int, was int8, became int8);
+         TRUNCATE fhirehose.chaos_steps_back;
+         CREATE OR REPLACE FUNCTION fhirehose.chaos_note() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+             INSERT INTO fhirehose.chaos_steps_back
+             VALUES (NEW.pipeline, NEW.topic, NEW.part, OLD.next_off, NEW.next_off);
+             RETURN NULL;
+         END $$;
+         CREATE OR REPLACE TRIGGER chaos_note AFTER UPDATE ON fhirehose.sink_offsets
+         FOR EACH ROW WHEN (NEW.next_off < OLD.next_off) EXECUTE FUNCTION fhirehose.chaos_note()",
+    )?;
+    Ok(())
+}
+
+/// The offsets of a pipeline that have moved back since [`note_steps_back`]: each partition, from where to where.
+pub fn steps_back(transaction: &mut Transaction<'_>, pipeline: &str) -> Result<Vec<String>> {
+    let sql = "SELECT format('%s [%s] from %s to %s', topic, part, was, became)
+               FROM fhirehose.chaos_steps_back WHERE pipeline = $1";
+    transaction.query(sql, &[&pipeline])?.iter().map(|row| Ok(row.try_get(0)?)).collect()
+}
+
 /// Where a pipeline continues, by partition.
 pub fn offsets(transaction: &mut Transaction<'_>, pipeline: &str) -> Result<Offsets> {
     let sql = "SELECT topic, part, next_off FROM fhirehose.sink_offsets WHERE pipeline = $1 AND next_off IS NOT NULL";
