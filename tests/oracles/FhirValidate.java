@@ -10,6 +10,7 @@ import java.io.BufferedReader;
 import java.io.InputStreamReader;
 import java.io.PrintStream;
 import java.nio.charset.StandardCharsets;
+import java.util.List;
 import org.hl7.fhir.common.hapi.validation.support.CommonCodeSystemsTerminologyService;
 import org.hl7.fhir.common.hapi.validation.support.InMemoryTerminologyServerValidationSupport;
 import org.hl7.fhir.common.hapi.validation.support.SnapshotGeneratingValidationSupport;
@@ -30,7 +31,15 @@ public final class FhirValidate {
         int line = 0;
         for (String resource; (resource = in.readLine()) != null; ) {
             line++;
-            for (SingleValidationMessage message : validator.validateWithResult(resource).getMessages()) {
+            List<SingleValidationMessage> messages;
+            try {
+                messages = validator.validateWithResult(resource).getMessages();
+            } catch (RuntimeException error) {
+                // It does not stand some input, such as null for a URL.
+                out.printf("%d\tFATAL\t-\t%s%n", line, String.valueOf(error).replaceAll("\\s+", " "));
+                continue;
+            }
+            for (SingleValidationMessage message : messages) {
                 if (message.getSeverity().ordinal() >= ResultSeverityEnum.ERROR.ordinal()) {
                     out.printf("%d\t%s\t%s\t%s%n", line, message.getSeverity(), message.getLocationString(),
                         message.getMessage().replaceAll("\\s+", " "));

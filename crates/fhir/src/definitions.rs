@@ -1,76 +1,69 @@
-use std::collections::HashMap;
-use std::sync::LazyLock;
+//! What elements there are and of what types, for those who compile expressions and templates.
 
-use crate::tables::{ELEMENT, Primitive, RESOURCES, Ty, Type};
+use crate::tables::{Definitions, Primitive, Ty, Version};
 
-/// Every type of the tables by its name: resources, data types and backbone elements.
-static TYPES: LazyLock<HashMap<&'static str, &'static Type>> = LazyLock::new(|| {
-    fn walk(of: &'static Type, types: &mut HashMap<&'static str, &'static Type>) {
-        if types.insert(of.name, of).is_some() {
-            return;
-        }
-        for element in of.elements {
-            if let Ty::Complex(inner) = element.ty {
-                walk(inner, types);
-            }
-        }
-    }
-    let mut types = HashMap::new();
-    walk(&ELEMENT, &mut types);
-    RESOURCES.iter().for_each(|of| walk(of, &mut types));
-    types
-});
+/// Types that no resource is of itself; what an element of one holds is known only with its type.
+const ABSTRACT: [&str; 4] = ["Resource", "DomainResource", "CanonicalResource", "MetadataResource"];
 
-/// The type of an element, by the type it stands in and its name in JSON: of `Patient` and `contact` it is
+/// The R4 type of an element, by the type it stands in and its name in JSON: of `Patient` and `contact` it is
 /// `Patient.contact`, of `HumanName` and `family` it is `string`. Without a name it is the type itself, if the
 /// tables have it. An element that may be any resource is a `Resource`.
 pub fn element_type(of: &str, name: &str) -> Option<&'static str> {
-    let of = TYPES.get(of)?;
+    typed(Version::R4.definitions(), of, name)
+}
+
+/// As [`element_type`], of R5.
+pub fn element_type_r5(of: &str, name: &str) -> Option<&'static str> {
+    typed(Version::R5.definitions(), of, name)
+}
+
+fn typed(definitions: &'static Definitions, of: &str, name: &str) -> Option<&'static str> {
+    let of = definitions.named(of).filter(|of| !ABSTRACT.contains(&of.name))?;
     if name.is_empty() {
         return Some(of.name);
     }
-    if name == "resourceType" && RESOURCES.iter().any(|resource| resource.name == of.name) {
+    if name == "resourceType" && of.is_resource {
         return Some(Primitive::Code.name());
     }
-    let (_, element) = of.find(name)?;
-    Some(match element.ty {
+    Some(match of.find(name)?.ty {
         Ty::Primitive(of) => of.name(),
-        Ty::Complex(of) => of.name,
+        Ty::Complex(of) => definitions.complex(of).name,
         Ty::Resource => "Resource",
     })
 }
 
-impl Primitive {
-    /// As FHIR has it.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Primitive::Base64Binary => "base64Binary",
-            Primitive::Boolean => "boolean",
-            Primitive::Canonical => "canonical",
-            Primitive::Code => "code",
-            Primitive::Date => "date",
-            Primitive::DateTime => "dateTime",
-            Primitive::Decimal => "decimal",
-            Primitive::Id => "id",
-            Primitive::Instant => "instant",
-            Primitive::Integer => "integer",
-            Primitive::Markdown => "markdown",
-            Primitive::Oid => "oid",
-            Primitive::PositiveInt => "positiveInt",
-            Primitive::String => "string",
-            Primitive::Time => "time",
-            Primitive::UnsignedInt => "unsignedInt",
-            Primitive::Uri => "uri",
-            Primitive::Url => "url",
-            Primitive::Uuid => "uuid",
-            Primitive::Xhtml => "xhtml",
+/// The resource types of R4.
+pub fn resource_types() -> impl Iterator<Item = &'static str> {
+    Version::R4.definitions().types.iter().filter(|ty| ty.is_resource).map(|ty| ty.name)
+}
+
+/// Whether an R4 resource type has an element, by dotted JSON names without indexes:
+/// `element_exists("Observation", "component.valueQuantity.code")`.
+pub fn element_exists(resource_type: &str, path: &str) -> bool {
+    let definitions = Version::R4.definitions();
+    let Some(mut ty) = definitions.resource(resource_type) else { return false };
+    let mut names = path.split('.').peekable();
+    if path == "resourceType" {
+        return true;
+    }
+    while let Some(name) = names.next() {
+        let (sibling, name) = name.strip_prefix('_').map_or((false, name), |base| (true, base));
+        let Some(element) = ty.find(name) else { return false };
+        match (element.ty, sibling) {
+            (Ty::Primitive(_), true) => ty = definitions.element(),
+            (Ty::Primitive(_), false) => return names.peek().is_none(),
+            (Ty::Complex(inner), false) => ty = definitions.complex(inner),
+            // What a contained resource holds is known only with its type.
+            (Ty::Resource, false) => return true,
+            (Ty::Complex(_) | Ty::Resource, true) => return false,
         }
     }
+    true
 }
 
 #[cfg(test)]
 mod tests {
-    use super::element_type;
+    use super::{element_type, element_type_r5};
 
     #[test]
     fn types_are_found_by_the_names_they_stand_under() {
@@ -79,9 +72,16 @@ mod tests {
         assert_eq!(element_type("Patient.contact", "name"), Some("HumanName"));
         assert_eq!(element_type("HumanName", "family"), Some("string"));
         assert_eq!(element_type("Observation", "valueQuantity"), Some("Quantity"));
+        assert_eq!(
+            element_type("Observation.component", "referenceRange"),
+            Some("Observation.referenceRange")
+        );
         assert_eq!(element_type("Patient", "contained"), Some("Resource"));
         assert_eq!(element_type("Patient", "resourceType"), Some("code"));
         assert_eq!(element_type("HumanName", "famly"), None);
         assert_eq!(element_type("Spaceship", ""), None);
+        assert_eq!(element_type("Encounter", "period"), Some("Period"));
+        assert_eq!(element_type_r5("Encounter", "period"), None);
+        assert_eq!(element_type_r5("Encounter", "actualPeriod"), Some("Period"));
     }
 }

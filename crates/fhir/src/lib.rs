@@ -1,16 +1,20 @@
-//! Reads codes, key parts and finished R4 resources; writes nothing. Promises the same id for the same row for ever,
-//! and for every resource a verdict with path and rule, never a value. Never changes a resource, never does I/O.
+//! Reads codes, key parts and finished R4 and R5 resources; writes nothing. Promises the same id for the same row for
+//! ever, and for every resource a verdict with path and rule, never a value. Never changes a resource, never does I/O.
 
 mod definitions;
+mod html;
 mod id;
 mod invariants;
+mod observation;
 mod primitive;
 mod reference;
 mod tables;
 pub mod terminology;
 mod validate;
 mod vital_signs;
+mod walk;
 
-pub use definitions::element_type;
+pub use definitions::{element_exists, element_type, element_type_r5, resource_types};
 pub use id::{NAMESPACE, id};
-pub use validate::{Invalid, Rule, element_exists, resource_types, validate};
+pub use tables::Version;
+pub use validate::{Invalid, Rule, findings, validate};

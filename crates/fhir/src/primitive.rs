@@ -53,6 +53,7 @@ fn text_fits(primitive: Primitive, text: &str) -> bool {
         Primitive::Instant => text.len() > 10 && moment(text).is_some(),
         Primitive::Time => time(text.as_bytes()).is_some_and(|(_, rest)| rest.is_empty()),
         Primitive::Base64Binary => base64(text),
+        Primitive::Integer64 => text.parse::<i64>().is_ok() && !text.starts_with('+'),
         Primitive::Boolean
         | Primitive::Decimal
         | Primitive::Integer
@@ -70,8 +71,9 @@ fn solid_ascii(text: &str) -> bool {
     text.bytes().all(|b| b.is_ascii_graphic())
 }
 
-fn solid(text: &str) -> bool {
-    solid_ascii(text) || !text.chars().any(char::is_whitespace)
+/// Without blanks and control characters, of any script.
+pub(crate) fn solid(text: &str) -> bool {
+    solid_ascii(text) || !text.chars().any(|c| c.is_whitespace() || c.is_control())
 }
 
 /// Whether a URI names its scheme.

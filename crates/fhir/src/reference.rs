@@ -2,26 +2,33 @@
 
 use fhirehose_tape::Value;
 
-use crate::primitive::id;
-use crate::validate::{Invalid, Rule};
+use crate::primitive::{id, solid};
+use crate::validate::Rule;
 
 /// Checks a Reference against the types allowed at its place, all where `targets` is `None`; `root` is where
-/// `#id` looks for what is contained.
-pub(crate) fn check(reference: Value<'_>, targets: Option<&[&str]>, root: Value<'_>) -> Result<(), Invalid> {
+/// `#id` looks for what is contained. An error tells where under the Reference.
+pub(crate) fn check(
+    reference: Value<'_>,
+    targets: Option<&[&str]>,
+    root: Value<'_>,
+) -> Result<(), (&'static str, Rule)> {
     let pointed = match reference.get("reference").and_then(Value::as_str) {
-        Some(text) => target(text, root).map_err(|rule| Invalid::at("reference", rule))?,
+        Some(text) => target(text, root).map_err(|rule| ("reference", rule))?,
         None => None,
     };
     let Some(targets) = targets else { return Ok(()) };
     let stated = reference.get("type").and_then(Value::as_str);
     let allowed = |ty: Option<&str>| ty.is_none_or(|ty| targets.contains(&ty));
-    if allowed(stated) && allowed(pointed) { Ok(()) } else { Err(Invalid::at("", Rule::Target)) }
+    if allowed(stated) && allowed(pointed) { Ok(()) } else { Err(("", Rule::Target)) }
 }
 
 /// The resource type a reference names, where it names one: `Type/id[/_history/v]`, a URL ending so, a conditional
 /// `Type?…`, or `#id` of a contained resource (invariant ref-1). `urn:` names none.
 fn target<'a>(text: &'a str, root: Value<'a>) -> Result<Option<&'a str>, Rule> {
     let of_type = |resource: Value<'a>| resource.get("resourceType").and_then(Value::as_str);
+    if !solid(text) {
+        return Err(Rule::Format);
+    }
     if let Some((ty, rest)) = text.split_once('/')
         && is_type(ty)
         && id(rest)

@@ -2,10 +2,11 @@
 
 use fhirehose_tape::Value;
 
-use crate::invariants::{coded, elements, has, has_choice, require, text};
+use crate::invariants::{Check, coded, elements, require, text};
+use crate::observation::Observed;
 use crate::primitive::moment;
 use crate::terminology::{LOINC, UCUM};
-use crate::validate::{Invalid, Rule};
+use crate::validate::Rule;
 
 const CATEGORY: &str = "http://terminology.hl7.org/CodeSystem/observation-category";
 const STRUCTURE: &str = "http://hl7.org/fhir/StructureDefinition/";
@@ -31,41 +32,42 @@ const SYSTOLIC: &str = "8480-6";
 const DIASTOLIC: &str = "8462-4";
 
 /// Checks an observation that says it is a vital sign, by category or by profile; any other passes.
-pub(crate) fn check(observation: Value<'_>) -> Result<(), Invalid> {
-    let by_category = elements(observation, "category").any(|c| coded(c, CATEGORY, "vital-signs"));
-    let claimed =
-        || observation.get("meta").into_iter().flat_map(|meta| elements(meta, "profile")).filter_map(profile);
+pub(crate) fn check(observed: &Observed<'_>) -> Check {
+    let by_category =
+        observed.category.is_some_and(|of| of.elements().any(|c| coded(c, CATEGORY, "vital-signs")));
+    let claimed = || observed.meta.into_iter().flat_map(|meta| elements(meta, "profile")).filter_map(profile);
     if !by_category && claimed().next().is_none() {
         return Ok(());
     }
-    for (name, present) in [
-        ("category", by_category),
-        ("subject", has(observation, "subject")),
-        ("effective", has(observation, "effectiveDateTime") || has(observation, "effectivePeriod")),
-    ] {
+    for (name, present) in
+        [("category", by_category), ("subject", observed.has_subject), ("effective", observed.has_effective)]
+    {
         if !present {
-            return Err(Invalid::at(name, Rule::Missing));
+            return Err((name.to_owned(), Rule::Missing));
         }
     }
     for (name, loinc) in claimed().filter_map(|(name, loinc)| Some((name, loinc?))) {
-        let code = observation.get("code").is_some_and(|code| coded(code, LOINC, loinc));
-        require(name, code)?;
-        measured(observation)?;
+        require(name, is(observed, loinc))?;
+        measured(observed)?;
     }
-    let to_the_day = |t: &str| moment(t).is_none_or(|m| m.date.2 != 0);
-    require("vs-1", text(observation, "effectiveDateTime").is_none_or(to_the_day))?;
-    let answered = |o: Value<'_>| has_choice(o, "value") || has(o, "dataAbsentReason");
-    require("vs-2", answered(observation) || has(observation, "component") || has(observation, "hasMember"))?;
-    require("vs-3", elements(observation, "component").all(answered))?;
-    for (index, component) in elements(observation, "component").enumerate() {
-        let unit = component.get("valueQuantity").map(|q| (text(q, "system"), text(q, "code")));
+    require("vs-1", observed.effective_date_time.and_then(moment).is_none_or(|m| m.date.2 != 0))?;
+    let answered = |o: &Observed<'_>| o.has_value || o.has_reason_for_none;
+    require("vs-2", answered(observed) || observed.component.is_some() || observed.has_member)?;
+    require("vs-3", observed.components().all(|component| answered(&component)))?;
+    for (index, component) in observed.components().enumerate() {
+        let unit = component.quantity.map(|q| (text(q, "system"), text(q, "code")));
         let bound = unit
             .is_none_or(|(system, code)| system == Some(UCUM) && code.is_some_and(|c| UNITS.contains(&c)));
-        if !bound || has(component, "valueCodeableConcept") {
-            return Err(Invalid::at(&format!("component[{index}].value"), Rule::Unit));
+        if !bound || component.has_value_concept {
+            return Err((format!("component[{index}].value"), Rule::Unit));
         }
     }
-    blood_pressure(observation)
+    blood_pressure(observed)
+}
+
+/// Whether its code has that LOINC code.
+fn is(observed: &Observed<'_>, loinc: &str) -> bool {
+    observed.codings().any(|c| text(c, "code") == Some(loinc) && text(c, "system") == Some(LOINC))
 }
 
 fn profile(url: Value<'_>) -> Option<(&'static str, Option<&'static str>)> {
@@ -74,28 +76,24 @@ fn profile(url: Value<'_>) -> Option<(&'static str, Option<&'static str>)> {
 }
 
 /// A quantity of a profiled vital sign has a number and a unit to show; its code is checked by LOINC.
-fn measured(observation: Value<'_>) -> Result<(), Invalid> {
-    let quantity = observation.get("valueQuantity");
-    match quantity.and_then(|q| ["value", "unit"].into_iter().find(|name| q.get(name).is_none())) {
-        Some(missing) => Err(Invalid::at(&format!("valueQuantity.{missing}"), Rule::Missing)),
+fn measured(observed: &Observed<'_>) -> Check {
+    match observed.quantity.and_then(|q| ["value", "unit"].into_iter().find(|name| q.get(name).is_none())) {
+        Some(missing) => Err((format!("valueQuantity.{missing}"), Rule::Missing)),
         None => Ok(()),
     }
 }
 
 /// The panel has no value of its own and exactly one systolic and one diastolic component, absent or not.
-fn blood_pressure(observation: Value<'_>) -> Result<(), Invalid> {
-    if !observation.get("code").is_some_and(|code| coded(code, LOINC, PANEL)) {
+fn blood_pressure(observed: &Observed<'_>) -> Check {
+    if !is(observed, PANEL) {
         return Ok(());
     }
-    if has_choice(observation, "value") {
-        return Err(Invalid::at("value", Rule::Invariant("bp")));
+    if observed.has_value {
+        return Err(("value".to_owned(), Rule::Invariant("bp")));
     }
-    let count = |loinc| {
-        let of = |c: &Value<'_>| c.get("code").is_some_and(|code| coded(code, LOINC, loinc));
-        elements(observation, "component").filter(of).count()
-    };
+    let count = |loinc| observed.components().filter(|component| is(component, loinc)).count();
     match (count(SYSTOLIC), count(DIASTOLIC)) {
         (1, 1) => Ok(()),
-        _ => Err(Invalid::at("component", Rule::Invariant("bp"))),
+        _ => Err(("component".to_owned(), Rule::Invariant("bp"))),
     }
 }

@@ -1,9 +1,9 @@
 //! One valid observation and what each mutation of it must be called; every Synthea resource we have tables for.
 
-#![expect(clippy::unwrap_used, reason = "a test may fail")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test may fail")]
 
 use fhirehose_fhir::terminology::CodeError;
-use fhirehose_fhir::{Rule, element_exists, validate};
+use fhirehose_fhir::{Rule, Version, element_exists, findings, validate};
 use fhirehose_tape::Tape;
 use serde_json::{Value, json};
 
@@ -90,6 +90,18 @@ fn mutations_of_blood_pressure() {
         ("/method", json!({}), "Observation.method", Rule::Empty),
         ("/subject/reference", json!("Practitioner/p-1"), "Observation.subject", Rule::Target),
         ("/subject/reference", json!("patient p-1"), "Observation.subject.reference", Rule::Format),
+        (
+            "/subject/reference",
+            json!("urn:uuid:2ed6657d-e927-568b-95e1-2665a8aea6a2 b"),
+            "Observation.subject.reference",
+            Rule::Format,
+        ),
+        (
+            "/subject/reference",
+            json!("Patient?identifier=x|1 2"),
+            "Observation.subject.reference",
+            Rule::Format,
+        ),
         ("/subject/reference", json!("#p"), "Observation.subject.reference", Rule::Invariant("ref-1")),
         ("/note", json!([]), "Observation.note", Rule::Empty),
         (
@@ -183,7 +195,9 @@ fn invariants_of_the_others() {
     };
     assert_eq!(verdict(&condition), Ok(()));
     let change = |pointer: &str, to: Value| mutate(condition.clone(), pointer, to);
-    fails(&change("/clinicalStatus", Value::Null), "Condition", Rule::Invariant("con-3"));
+    let mut unsaid = change("/clinicalStatus", Value::Null);
+    unsaid.as_object_mut().unwrap().remove("abatementDateTime");
+    fails(&unsaid, "Condition", Rule::Invariant("con-3"));
     fails(
         &change("/clinicalStatus", coded("condition-clinical", "active")),
         "Condition",
@@ -195,7 +209,7 @@ fn invariants_of_the_others() {
 
     let patient = json!({
         "resourceType": "Patient", "gender": "female", "birthDate": "1979-01-02",
-        "name": [{"family": "Qanarywala", "given": ["Amna", null], "_given": [null, {"id": "g"}]}],
+        "name": [{"family": "Qanarywala", "given": ["Amna", null], "_given": [null, {"extension": [{"url": "http://x/y", "valueCode": "unknown"}]}]}],
         "telecom": [{"system": "phone", "value": "+249 91 000 0000"}],
         "contact": [{"name": {"text": "Qanarywala"}}],
         "generalPractitioner": [{"reference": "Practitioner?identifier=http://x|1"}],
@@ -223,13 +237,137 @@ fn invariants_of_the_others() {
 
     let organization =
         json!({"resourceType": "Organization", "name": "x", "address": [{"use": "home", "city": "y"}]});
-    fails(&organization, "Organization", Rule::Invariant("org-2"));
+    fails(&organization, "Organization.address", Rule::Invariant("org-2"));
     fails(&json!({"resourceType": "Organization", "active": true}), "Organization", Rule::Invariant("org-1"));
     fails(
         &json!({"resourceType": "Practitioner", "name": {"family": "x"}}),
         "Practitioner.name",
         Rule::Cardinality,
     );
+}
+
+/// Every rule that is told of a resource, with its path.
+fn told(version: Version, resource: &Value) -> Vec<(String, Rule)> {
+    let mut tape = Tape::new();
+    tape.parse_json(resource.to_string().as_bytes()).unwrap();
+    findings(version, tape.root()).into_iter().map(|invalid| (invalid.path, invalid.rule)).collect()
+}
+
+#[test]
+fn what_stands_beside_primitives() {
+    let absent = json!({"extension": [{"url": "http://x/y", "valueCode": "unknown"}]});
+    let name = |name: Value| json!({"resourceType": "Patient", "name": [name]});
+    for good in [
+        json!({"_family": absent}),
+        json!({"given": ["Amna", "Sara"], "_given": [{"id": "a"}, null]}),
+        json!({"_given": [absent, absent]}),
+        json!({"family": "x", "_family": {"id": "f"}}),
+    ] {
+        assert_eq!(told(Version::R4, &name(good.clone())), [], "{good}");
+    }
+    let wrong = |of: Value, path: &str, rule: Rule| {
+        assert_eq!(told(Version::R4, &name(of.clone())), [(format!("Patient.name[0].{path}"), rule)], "{of}");
+    };
+    wrong(json!({"_family": {"id": "f"}}), "family", Rule::Invariant("ele-1"));
+    wrong(json!({"given": ["a"], "_given": []}), "given", Rule::Empty);
+    wrong(json!({"given": ["a"], "_given": [null, null]}), "given[1]", Rule::Empty);
+    wrong(json!({"given": ["a", null]}), "given[1]", Rule::Kind);
+    wrong(json!({"_given": {"id": "g"}}), "given", Rule::Cardinality);
+    wrong(json!({"_family": [{"id": "f"}]}), "family", Rule::Cardinality);
+    wrong(json!({"_family": {"value": "x"}}), "family.value", Rule::UnknownElement);
+    wrong(json!({"id": "i", "_id": absent, "text": "x"}), "_id", Rule::UnknownElement);
+    wrong(json!({"period": {"id": "p"}}), "period", Rule::Invariant("ele-1"));
+    let choice = json!({"resourceType": "Patient", "deceasedBoolean": true, "_deceasedBoolean": absent});
+    assert_eq!(told(Version::R4, &choice), [], "one choice in two parts");
+    let choice = json!({"resourceType": "Patient", "deceasedBoolean": true, "_deceasedDateTime": absent});
+    assert_eq!(told(Version::R4, &choice), [("Patient.deceased".to_owned(), Rule::Choice)]);
+}
+
+#[test]
+fn contained_resources_and_extensions() {
+    let resource = |contained: Value, subject: &str| {
+        json!({
+            "resourceType": "Observation", "status": "final", "code": {"text": "x"},
+            "contained": [contained], "subject": {"reference": subject}
+        })
+    };
+    let patient = json!({"resourceType": "Patient", "id": "p", "active": true});
+    assert_eq!(told(Version::R4, &resource(patient.clone(), "#p")), []);
+    let of = |contained: Value, subject: &str| {
+        let found = told(Version::R4, &resource(contained, subject));
+        found.into_iter().map(|(path, rule)| format!("{path}: {rule}")).collect::<Vec<_>>()
+    };
+    assert_eq!(of(patient.clone(), "#q")[0], "Observation.subject.reference: invariant ref-1");
+    assert_eq!(of(patient.clone(), "Patient/p"), ["Observation: invariant dom-3"], "nobody refers to it");
+    let organization = json!({"resourceType": "Organization", "id": "p", "name": "x"});
+    assert_eq!(of(organization, "#p"), ["Observation.subject: reference to a type that is not allowed here"]);
+    let mut nested = patient.clone();
+    nested["contained"] = json!([{"resourceType": "Patient", "id": "q"}]);
+    assert_eq!(
+        of(nested, "#p"),
+        ["Observation.contained[0]: invariant dom-3"],
+        "and dom-2, once that is right"
+    );
+    let mut versioned = patient.clone();
+    versioned["meta"] = json!({"versionId": "1"});
+    assert_eq!(of(versioned, "#p"), ["Observation: invariant dom-4"]);
+    let mut spoilt = patient;
+    spoilt["birthDate"] = json!("soon");
+    assert_eq!(of(spoilt, "#p"), ["Observation.contained[0].birthDate: malformed value"]);
+
+    let with =
+        |extension: Value| told(Version::R4, &json!({"resourceType": "Patient", "extension": [extension]}));
+    assert_eq!(with(json!({"url": "http://x/y", "valueQuantity": {"value": 1}})), []);
+    assert_eq!(with(json!({"url": "http://x/y", "extension": [{"url": "z", "valueDate": "2026"}]})), []);
+    let path = "Patient.extension[0]".to_owned();
+    assert_eq!(with(json!({"url": "http://x/y"})), [(path.clone(), Rule::Invariant("ext-1"))]);
+    let both = json!({"url": "http://x/y", "valueCode": "a", "valueString": "a"});
+    assert_eq!(with(both), [(format!("{path}.value"), Rule::Choice)]);
+    let relative = json!({"url": "y", "valueCode": "a"});
+    assert_eq!(
+        with(relative),
+        [(format!("{path}.url"), Rule::Format)],
+        "a name is enough inside of another only"
+    );
+    let of_no_type = json!({"url": "http://x/y", "valuePatient": {"id": "a"}});
+    assert_eq!(with(of_no_type)[0], (format!("{path}.valuePatient"), Rule::UnknownElement));
+    assert_eq!(with(json!({"valueCode": "a"})), [(format!("{path}.url"), Rule::Missing)]);
+}
+
+#[test]
+fn warnings_are_told_and_refuse_nothing() {
+    let doubtful = json!({
+        "resourceType": "Practitioner",
+        "identifier": [{"system": "http://hl7.org/fhir/sid/us-npi", "value": "1234567890"}]
+    });
+    assert_eq!(verdict(&doubtful), Ok(()));
+    let [(path, rule)] = &told(Version::R4, &doubtful)[..] else { panic!("one finding") };
+    assert_eq!((&**path, rule.is_warning()), ("Practitioner.identifier[0].value", true));
+}
+
+#[test]
+fn the_releases_differ() {
+    let encounter = json!({
+        "resourceType": "Encounter", "status": "finished", "period": {"start": "2026"},
+        "class": {"system": "http://terminology.hl7.org/CodeSystem/v3-ActCode", "code": "IMP"}
+    });
+    assert_eq!(told(Version::R4, &encounter), []);
+    let rules: Vec<_> = told(Version::R5, &encounter).into_iter().map(|(_, rule)| rule).collect();
+    assert_eq!(rules, [Rule::Code, Rule::UnknownElement, Rule::Cardinality]);
+    let attached = |size: Value| json!({"resourceType": "Patient", "photo": [{"contentType": "image/png", "size": size}]});
+    assert_eq!(told(Version::R5, &attached(json!("9007199254740993"))), [], "integer64 is a string in JSON");
+    assert_eq!(told(Version::R4, &attached(json!(1))), []);
+    assert_eq!(told(Version::R5, &attached(json!(1)))[0].1, Rule::Kind);
+    let reason = |reference: &str| {
+        json!({
+            "resourceType": "Immunization", "status": "completed", "vaccineCode": {"text": "x"},
+            "patient": {"reference": "Patient/1"}, "occurrenceDateTime": "2026",
+            "reason": [{"reference": {"reference": reference}}]
+        })
+    };
+    assert_eq!(told(Version::R5, &reason("Condition/1")), []);
+    let wrong = ("Immunization.reason[0]".to_owned(), Rule::Target);
+    assert_eq!(told(Version::R5, &reason("Patient/1")), [wrong], "targets of a CodeableReference");
 }
 
 #[test]
@@ -250,7 +388,7 @@ fn elements_by_path() {
         ("Patient", "name.given.length"),
         ("Patient", "_name"),
         ("Patient", ""),
-        ("Claim", "id"),
+        ("Spaceship", "id"),
     ] {
         assert!(!element_exists(ty, path), "{ty}.{path}");
     }

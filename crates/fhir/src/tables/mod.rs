@@ -1,210 +1,222 @@
-//! The R4 definitions as static tables: what elements a type has, how often, of what type, under what rule.
+//! The official definitions: what elements a type has, how often, of what type, under what rule. They are text in the
+//! binary, read once per version at first use.
 
 use std::cmp::Ordering;
+use std::collections::HashMap;
+use std::sync::{LazyLock, OnceLock};
 
-mod codes;
-mod datatypes;
-mod resources;
+use crate::invariants::{Invariant, Special};
 
-pub(crate) use datatypes::ELEMENT;
-pub(crate) use resources::RESOURCES;
+mod parse;
+mod primitive;
 
-/// A resource, a datatype or a backbone element.
+pub(crate) use primitive::Primitive;
+
+/// A release of FHIR that resources are judged by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Version {
+    /// 4.0.1
+    R4,
+    /// 5.0.0
+    R5,
+}
+
+static R4: LazyLock<Definitions> = LazyLock::new(|| read(include_str!("r4.txt")));
+static R5: LazyLock<Definitions> = LazyLock::new(|| read(include_str!("r5.txt")));
+
+/// The tables are part of the program; a test holds that they can be read.
+fn read(text: &'static str) -> Definitions {
+    parse::read(text).unwrap_or_default()
+}
+
+/// All types of one release.
+#[derive(Default)]
+pub(crate) struct Definitions {
+    pub types: Vec<Type>,
+    pub sets: Vec<ValueSet>,
+    by_name: HashMap<&'static str, u16>,
+    /// `Element`: what a primitive carries beside its value.
+    element: u16,
+}
+
+/// A resource, a data type or a backbone element.
+#[derive(Default)]
 pub(crate) struct Type {
     /// `Observation`, `Observation.component`, `Period`.
     pub name: &'static str,
-    /// Which invariants beyond its elements it has.
+    pub is_resource: bool,
+    /// What Rust has to say beyond its elements.
     pub special: Special,
-    /// Bits of the elements that must be there; choice elements are in `choices`.
+    /// Slots of the elements that must be there.
     pub required: u64,
-    pub choices: &'static [Choice],
-    /// Sorted by name.
-    pub elements: &'static [Element],
-}
-
-/// The types `invariants.rs` has more to say about.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Special {
-    None,
-    Attachment,
-    Coding,
-    Component,
-    Condition,
-    ContactPoint,
-    Extension,
-    Identifier,
-    Observation,
-    Organization,
-    PatientContact,
-    Period,
-    Quantity,
-    Reference,
-    ReferenceRange,
-}
-
-/// A choice such as `value[x]`: at most one of its elements may be there.
-pub(crate) struct Choice {
-    /// `value`
-    pub name: &'static str,
-    /// Bits of its elements.
-    pub mask: u64,
-    pub required: bool,
+    /// The definitions' names by slot: `status`, `value`.
+    pub slots: Vec<&'static str>,
+    /// First eight bytes of the elements' names.
+    heads: Vec<u64>,
+    /// Sorted by name, choices spelt out.
+    pub elements: Vec<Element>,
+    /// What FHIRPath has to say: key, element (none: the type itself), expression.
+    pub rules: Vec<(&'static str, &'static str, &'static str)>,
+    /// The rules, compiled at first use.
+    pub invariants: OnceLock<Vec<Invariant>>,
 }
 
 pub(crate) struct Element {
     /// As in JSON: a choice is spelt out, `valueQuantity`.
-    pub name: &'static str,
-    /// The name's first eight bytes, which order as the names do.
-    head: u64,
-    pub ty: Ty,
+    pub name: Box<str>,
+    /// Which of its type's definitions it is; the elements of a choice share one. Less than 64.
+    pub slot: u8,
+    /// Whether it is one of a choice such as `value[x]`.
+    pub choice: bool,
     pub many: bool,
-    pub rule: Rule,
+    pub ty: Ty,
+    /// A required binding: which of the value sets.
+    pub codes: Option<u16>,
+    /// The resource types a reference may point to.
+    pub targets: Option<Box<[&'static str]>>,
 }
 
+#[derive(Clone, Copy)]
 pub(crate) enum Ty {
     Primitive(Primitive),
-    Complex(&'static Type),
+    /// One of the types.
+    Complex(u16),
     /// Any resource (`contained`).
     Resource,
 }
 
-pub(crate) enum Rule {
-    Any,
-    /// A required binding.
-    Codes(&'static ValueSet),
-    /// The resource types a reference may point to.
-    Targets(&'static [&'static str]),
+/// The codes of a value set, sorted, by code system.
+pub(crate) struct ValueSet {
+    /// The last part of its URL.
+    pub name: &'static str,
+    pub groups: Vec<(&'static str, Vec<&'static str>)>,
 }
 
-#[derive(Clone, Copy)]
-pub(crate) enum Primitive {
-    Base64Binary,
-    Boolean,
-    Canonical,
-    Code,
-    Date,
-    DateTime,
-    Decimal,
-    Id,
-    Instant,
-    Integer,
-    Markdown,
-    Oid,
-    PositiveInt,
-    String,
-    Time,
-    UnsignedInt,
-    Uri,
-    Url,
-    Uuid,
-    Xhtml,
+impl Version {
+    pub(crate) fn definitions(self) -> &'static Definitions {
+        match self {
+            Version::R4 => &R4,
+            Version::R5 => &R5,
+        }
+    }
 }
 
-/// The codes of a value set, by code system.
-pub(crate) struct ValueSet(pub &'static [CodeGroup]);
+impl Definitions {
+    pub fn named(&self, name: &str) -> Option<&Type> {
+        self.types.get(usize::from(*self.by_name.get(name)?))
+    }
 
-pub(crate) struct CodeGroup {
-    pub system: &'static str,
-    /// Sorted.
-    pub codes: &'static [&'static str],
-}
+    pub fn resource(&self, name: &str) -> Option<&Type> {
+        self.named(name).filter(|ty| ty.is_resource)
+    }
 
-const ONE: bool = false;
-const MANY: bool = true;
+    pub fn complex(&self, index: u16) -> &Type {
+        &self.types[usize::from(index)]
+    }
 
-const fn element(name: &'static str, ty: Ty, many: bool, rule: Rule) -> Element {
-    Element { name, head: head(name), ty, many, rule }
+    pub fn element(&self) -> &Type {
+        self.complex(self.element)
+    }
+
+    pub fn set(&self, index: u16) -> &ValueSet {
+        &self.sets[usize::from(index)]
+    }
 }
 
 /// The first eight bytes as a number: most comparisons of names are one comparison of numbers.
-const fn head(name: &str) -> u64 {
-    let bytes = name.as_bytes();
-    let (mut head, mut i) = (0, 0);
-    while i < 8 {
-        head = head << 8 | if i < bytes.len() { bytes[i] as u64 } else { 0 };
-        i += 1;
+fn head(name: &str) -> u64 {
+    match name.as_bytes().first_chunk() {
+        Some(bytes) => u64::from_be_bytes(*bytes),
+        None => name.bytes().fold(0, |head, byte| head << 8 | u64::from(byte)) << (8 * (8 - name.len())),
     }
-    head
 }
 
 impl Type {
-    /// The element of that JSON name, and its bit's position.
-    pub fn find(&self, name: &str) -> Option<(usize, &'static Element)> {
-        let wanted = match name.as_bytes().first_chunk() {
-            Some(bytes) => u64::from_be_bytes(*bytes),
-            None => head(name),
-        };
-        let order = |e: &Element| match e.head.cmp(&wanted) {
-            // All of a short name is in its head; a zero byte at its end is told by the length.
-            Ordering::Equal if name.len() <= 8 => e.name.len().cmp(&name.len()),
-            Ordering::Equal => e.name.cmp(name),
-            unequal => unequal,
-        };
-        let at = self.elements.binary_search_by(order).ok()?;
-        Some((at, &self.elements[at]))
-    }
-
-    /// The table of a resource type.
-    pub fn resource(name: &str) -> Option<&'static Type> {
-        RESOURCES.iter().copied().find(|t| t.name == name)
+    /// The element of that JSON name.
+    pub fn find(&self, name: &str) -> Option<&Element> {
+        if name.is_empty() {
+            return None;
+        }
+        let wanted = head(name);
+        let mut at = self.heads.partition_point(|head| *head < wanted);
+        while self.heads.get(at) == Some(&wanted) {
+            let element = &self.elements[at];
+            if *element.name == *name {
+                return Some(element);
+            }
+            at += 1;
+        }
+        None
     }
 }
 
 impl ValueSet {
     /// Whether a `code` element, which carries no system, may have that value.
     pub fn has_code(&self, code: &str) -> bool {
-        self.0.iter().any(|g| g.codes.binary_search(&code).is_ok())
+        self.groups.iter().any(|(_, codes)| codes.binary_search(&code).is_ok())
     }
 
     /// Whether a coding is in the set.
     pub fn has(&self, system: &str, code: &str) -> bool {
-        self.0.iter().any(|g| g.system == system && g.codes.binary_search(&code).is_ok())
+        self.groups.iter().any(|(of, codes)| *of == system && codes.binary_search(&code).is_ok())
     }
+}
+
+/// Order of elements of a type: as their names, so that equal heads stand together.
+fn order(a: &Element, b: &Element) -> Ordering {
+    a.name.cmp(&b.name)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn both() -> [(&'static Definitions, &'static str); 2] {
+        [
+            (Version::R4.definitions(), include_str!("r4.txt")),
+            (Version::R5.definitions(), include_str!("r5.txt")),
+        ]
+    }
+
+    #[test]
+    fn the_tables_can_be_read() {
+        for (definitions, text) in both() {
+            if let Err(error) = parse::read(text) {
+                panic!("{error}");
+            }
+            assert!(definitions.types.iter().filter(|ty| ty.is_resource).count() > 140);
+            assert_eq!(definitions.element().name, "Element");
+        }
+    }
+
     #[test]
     fn every_element_is_found_by_its_name_and_by_no_other() {
-        for ty in RESOURCES {
-            for (at, element) in ty.elements.iter().enumerate() {
-                let name = element.name;
-                assert!(ty.find(name).is_some_and(|(found, _)| found == at), "{}.{name}", ty.name);
-                let others = [format!("{name}\0"), format!("{name}x"), name[..name.len() - 1].to_owned()];
-                assert!(others.iter().all(|other| ty.find(other).is_none()), "{}.{name}", ty.name);
+        for ty in both().iter().flat_map(|(definitions, _)| &definitions.types) {
+            assert!(ty.elements.is_sorted_by(|a, b| a.name < b.name), "{}", ty.name);
+            for element in &ty.elements {
+                let name = &*element.name;
+                assert!(
+                    ty.find(name).is_some_and(|found| std::ptr::eq(found, element)),
+                    "{}.{name}",
+                    ty.name
+                );
+                let others = [format!("{name}\0"), format!("{name}y"), name[..name.len() - 1].to_owned()];
+                let others = others.iter().filter(|other| !ty.elements.iter().any(|e| *e.name == ***other));
+                for other in others {
+                    assert!(ty.find(other).is_none(), "{}.{other}", ty.name);
+                }
             }
         }
     }
 
-    /// The binary searches and bit masks rest on it.
     #[test]
-    fn tables_are_sorted_and_complete() {
-        fn walk(ty: &'static Type, seen: &mut Vec<&'static str>) {
-            if seen.contains(&ty.name) {
-                return;
-            }
-            seen.push(ty.name);
-            assert!(ty.elements.is_sorted_by(|a, b| a.name < b.name), "{}", ty.name);
-            assert!(ty.elements.len() <= 64, "{}", ty.name);
-            for element in ty.elements {
-                if let Rule::Codes(set) = &element.rule {
-                    assert!(
-                        set.0.iter().all(|g| g.codes.is_sorted() && !g.codes.is_empty()),
-                        "{}",
-                        element.name
-                    );
-                }
-                if let Ty::Complex(inner) = element.ty {
-                    walk(inner, seen);
-                }
-            }
+    fn value_sets_are_sorted_and_none_is_empty() {
+        for set in both().iter().flat_map(|(definitions, _)| &definitions.sets) {
+            assert!(
+                set.groups.iter().all(|(_, codes)| codes.is_sorted() && !codes.is_empty()),
+                "{}",
+                set.name
+            );
         }
-        let mut seen = Vec::new();
-        for resource in RESOURCES {
-            walk(resource, &mut seen);
-        }
-        assert_eq!(seen.len() + 1, 60, "every generated type is reachable, and Element: {seen:?}");
     }
 }
