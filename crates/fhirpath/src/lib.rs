@@ -22,6 +22,7 @@ pub mod reference;
 mod stream;
 mod temporal;
 mod types;
+mod why;
 
 pub use env::{Check, Ctx, Env, Function, Functions, NoFunctions, Shape, Slot};
 pub use error::{CompileError, EvalError};
@@ -65,6 +66,22 @@ impl Expr {
     pub fn eval<'a>(&'a self, ctx: &Ctx<'a>) -> Result<Collection<'a>, EvalError> {
         ctx.budget.refill();
         eval::eval(&self.plan, eval::Scope::of(ctx))
+    }
+
+    /// The same as [`Expr::eval`], item by item: what stands before an error has been given then.
+    pub fn each<'a>(&'a self, ctx: &Ctx<'a>, take: &mut dyn FnMut(Item<'a>)) -> Result<(), EvalError> {
+        ctx.budget.refill();
+        stream::each(&self.plan, eval::Scope::of(ctx), &mut |item| {
+            take(item);
+            Ok(())
+        })
+    }
+
+    /// Why it is empty in a context, for those who look at one record: the innermost part that is. `None` where it
+    /// is not empty, fails, or no part says more.
+    pub fn why_empty<'a>(&'a self, ctx: &Ctx<'a>) -> Option<String> {
+        ctx.budget.refill();
+        why::why(&self.plan, eval::Scope::of(ctx))
     }
 
     /// Its value as a condition: `None` where it is empty. A single item that is no boolean counts as true;

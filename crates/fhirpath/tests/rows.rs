@@ -393,3 +393,28 @@ fn an_evaluation_tells_its_steps() {
     assert!(steps("tags.where($this = 'a').count()") > steps("id"));
     assert_eq!(steps("id"), steps("id"));
 }
+
+#[test]
+fn what_is_empty_tells_why() {
+    let mut tape = Tape::new();
+    assert_eq!(tape.parse_json(ROW.as_bytes()), Ok(()));
+    let why = |source: &str| {
+        let expr = Expr::compile(source, &Env::plain()).map_err(|error| error.to_string())?;
+        Ok::<_, String>(expr.why_empty(&Ctx::new(tape.root(), &NoFunctions)).unwrap_or_default())
+    };
+    for (source, wanted) in [
+        ("note", "note is null"),
+        ("note.text.length()", "note is null"),
+        ("device.valu.unit", "there is no valu"),
+        ("id.x", "there is no x: it is no object"),
+        ("tags.where($this = 'z').first()", "where() kept none of 3"),
+        ("tags[7]", "there are only 3 items"),
+        ("heart_rate + note", "note is null"),
+        ("iif(active.not(), id)", "the condition is not true"),
+        ("iif(active, note, id)", "note is null"),
+        ("name.ofType(Quantity)", "nothing of it is of type Quantity"),
+        ("id", ""),
+    ] {
+        assert_eq!(why(source).as_deref(), Ok(wanted), "{source}");
+    }
+}
