@@ -1,6 +1,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Mutex;
 
+use fhirehose_fhirpath::Shape;
 use fhirehose_stream::{Reason, Rejection};
 use fhirehose_tape::{Kind as Node, Tape, Value};
 
@@ -42,6 +43,35 @@ impl ColumnType {
             "json" => ColumnType::Json,
             _ => return None,
         })
+    }
+}
+
+impl ColumnType {
+    /// Its name in a mapping.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            ColumnType::String => "string",
+            ColumnType::Integer => "integer",
+            ColumnType::Decimal => "decimal",
+            ColumnType::Boolean => "boolean",
+            ColumnType::Date => "date",
+            ColumnType::DateTime => "datetime",
+            ColumnType::Timestamp => "timestamp",
+            ColumnType::Json => "json",
+        }
+    }
+
+    /// What its values are to an expression: times are text on the row.
+    pub(crate) fn shape(self) -> Shape {
+        match self {
+            ColumnType::String => Shape::of(&["string"]),
+            ColumnType::Integer | ColumnType::Decimal => Shape::of(&["decimal"]),
+            ColumnType::Boolean => Shape::of(&["boolean"]),
+            ColumnType::Date | ColumnType::DateTime | ColumnType::Timestamp => {
+                Shape::of(&["string", "dateTime"])
+            }
+            ColumnType::Json => Shape::any(),
+        }
     }
 }
 
@@ -118,10 +148,12 @@ impl Columns {
         self.all.iter().filter(key).map(|column| column.name.as_str())
     }
 
-    /// Names of the columns that are read.
-    pub fn readable(&self) -> impl Iterator<Item = &str> {
-        let read = |column: &&Column| matches!(column.use_, ColumnUse::Read { .. });
-        self.all.iter().filter(read).map(|column| column.name.as_str())
+    /// The columns that are read, and what they hold.
+    pub fn readable(&self) -> impl Iterator<Item = (&str, Shape)> {
+        self.all.iter().filter_map(|column| match column.use_ {
+            ColumnUse::Read { kind, .. } => Some((column.name.as_str(), kind.shape())),
+            ColumnUse::Forbidden => None,
+        })
     }
 
     pub fn has(&self, name: &str) -> bool {

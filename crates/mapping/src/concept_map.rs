@@ -5,6 +5,7 @@ use fhirehose_fhir::terminology;
 use fhirehose_tape::{Tape, Value};
 
 use crate::problem::{Position, Problems};
+use crate::terminology::Terminology;
 
 /// A CSV file of `mappings/maps/`: values of a source to codes. Columns `source,system,code,display`, then any
 /// of its own; an empty cell is an element that is not there.
@@ -12,6 +13,10 @@ pub(crate) struct ConceptMap {
     /// One array of objects `{system, code, display, …}`.
     rows: Tape,
     by_source: HashMap<String, u32>,
+    /// What it maps to: by code, the systems.
+    targets: HashMap<String, Vec<String>>,
+    /// Names of the columns but `source`.
+    members: Vec<String>,
 }
 
 const FIRST_COLUMNS: [&str; 4] = ["source", "system", "code", "display"];
@@ -22,8 +27,29 @@ impl ConceptMap {
         self.by_source.get(source).map(|position| self.rows.at(*position))
     }
 
-    pub fn read(path: &Path, text: &str, problems: &mut Problems<'_>) -> ConceptMap {
-        let mut map = ConceptMap { rows: Tape::new(), by_source: HashMap::new() };
+    /// Whether it maps a value to that code; of any system unless one is named.
+    pub fn has_target(&self, system: Option<&str>, code: &str) -> bool {
+        let systems = self.targets.get(code);
+        systems.is_some_and(|systems| system.is_none_or(|system| systems.iter().any(|known| known == system)))
+    }
+
+    /// Members that its objects may have.
+    pub fn members(&self) -> impl Iterator<Item = &str> {
+        self.members.iter().map(String::as_str)
+    }
+
+    pub fn read(
+        path: &Path,
+        text: &str,
+        terminology: &mut Terminology,
+        problems: &mut Problems<'_>,
+    ) -> ConceptMap {
+        let mut map = ConceptMap {
+            rows: Tape::new(),
+            by_source: HashMap::new(),
+            targets: HashMap::new(),
+            members: Vec::new(),
+        };
         let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).from_reader(text.as_bytes());
         let header = match reader.headers() {
             Ok(header) => header.clone(),
@@ -36,6 +62,7 @@ impl ConceptMap {
             problems.add(Position::START, "the first columns are `source,system,code,display`");
             return map;
         }
+        map.members = header.iter().skip(1).map(str::to_owned).collect();
         let mut objects: Vec<(String, usize, csv::StringRecord)> = Vec::new();
         for record in reader.records() {
             match record {
@@ -54,7 +81,14 @@ impl ConceptMap {
         }
         map.rows.begin_array();
         for (source, line, record) in &objects {
-            map.row(&header, source, Position { line: *line, column: 1 }, record, problems);
+            let at = Position { line: *line, column: 1 };
+            map.row(&header, source, at, record, problems);
+            let cell = |index| record.get(index).unwrap_or_default();
+            terminology.add(cell(1), cell(2));
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            if let Err(message) = terminology.display(cell(1), cell(2), cell(3), &format!("maps/{name}")) {
+                problems.add(at, message);
+            }
         }
         map.rows.end();
         map.index(&objects);
@@ -78,6 +112,9 @@ impl ConceptMap {
         }
         if let Err(error) = terminology::check_code(cell(1), cell(2)) {
             problems.add(at, format!("`{}` of {}: {error}", cell(2), cell(1)));
+        }
+        if !cell(2).is_empty() {
+            self.targets.entry(cell(2).to_owned()).or_default().push(cell(1).to_owned());
         }
         self.rows.begin_object();
         for (name, value) in header.iter().zip(record).skip(1).filter(|(_, value)| !value.is_empty()) {
@@ -111,7 +148,7 @@ mod tests {
     fn read(text: &str) -> (ConceptMap, Vec<String>) {
         let path = Path::new("maps/sex.csv");
         let mut problems = Problems::of(path);
-        let map = ConceptMap::read(path, text, &mut problems);
+        let map = ConceptMap::read(path, text, &mut Terminology::default(), &mut problems);
         (map, problems.into_vec().iter().map(ToString::to_string).collect())
     }
 
@@ -123,6 +160,9 @@ mod tests {
         let male = map.get("M").unwrap();
         assert_eq!(male.get("code").and_then(Value::as_str), Some("male"));
         assert!(male.get("text").is_none() && map.get("m").is_none());
+        assert!(map.has_target(None, "male") && map.has_target(Some("http://s"), "female"));
+        assert!(!map.has_target(Some("http://other"), "male") && !map.has_target(None, "M"));
+        assert_eq!(map.members().collect::<Vec<_>>(), ["system", "code", "display", "text"]);
         assert_eq!(map.get("F").and_then(|f| f.get("text")).and_then(Value::as_str), Some("x"));
     }
 

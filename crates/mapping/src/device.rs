@@ -310,6 +310,9 @@ impl Plane {
 }
 
 impl Assignment {
+    /// What an expression may ask of it.
+    const MEMBERS: [&str; 4] = ["patient", "patient_reference", "tenant", "facility"];
+
     fn item(&self) -> Item<'_> {
         let text = |text: &'_ str| Item::string(Cow::Owned(text.to_owned()));
         let mut members = vec![

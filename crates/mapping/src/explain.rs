@@ -1,7 +1,7 @@
 use std::cell::RefCell;
 use std::fmt;
 
-use fhirehose_fhirpath::{Collection, EvalError, Item};
+use fhirehose_fhirpath::{Collection, Ctx, EvalError, Item};
 use fhirehose_stream::Rejection;
 use fhirehose_tape::{Tape, Value};
 
@@ -30,6 +30,8 @@ pub enum Step {
         expression: String,
         /// Its items as JSON; none is empty.
         result: Result<Vec<String>, String>,
+        /// Why it is empty, where something is to be said.
+        why: Option<String>,
     },
 }
 
@@ -64,7 +66,11 @@ impl Trace {
         self.0.push(Step::Output { name: name.to_owned(), topic: topic.to_owned(), wanted });
     }
 
-    pub fn hole(&mut self, hole: &Hole, result: &Result<Collection<'_>, EvalError>) {
+    pub fn hole<'a>(&mut self, hole: &'a Hole, result: &Result<Collection<'_>, EvalError>, ctx: &Ctx<'a>) {
+        let why = match result {
+            Ok(items) if items.is_empty() => hole.expr.why_empty(ctx),
+            _ => None,
+        };
         let json = |item: &Item<'_>| {
             let mut out = Vec::new();
             item.write_json(&mut out);
@@ -78,6 +84,7 @@ impl Trace {
                 Ok(items) => Ok(items.iter().map(json).collect()),
                 Err(error) => Err(error.to_string()),
             },
+            why,
         });
     }
 }
@@ -183,9 +190,12 @@ impl fmt::Display for Explanation {
                 Step::Output { name, topic, wanted: false } => {
                     writeln!(f, "\noutput {name} to {topic}: not made, its `when` is not true")?;
                 }
-                Step::Hole { path, line, expression, result } => {
+                Step::Hole { path, line, expression, result, why } => {
                     let result = match result {
-                        Ok(items) if items.is_empty() => "empty".to_owned(),
+                        Ok(items) if items.is_empty() => match why {
+                            Some(why) => format!("empty: {why}"),
+                            None => "empty".to_owned(),
+                        },
                         Ok(items) => items.join(", "),
                         Err(message) => format!("error: {message}"),
                     };

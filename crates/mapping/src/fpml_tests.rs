@@ -2,14 +2,14 @@
 
 use std::path::Path;
 
-use fhirehose_fhirpath::{Ctx, Env, NoFunctions, collect};
+use fhirehose_fhirpath::{Ctx, Env, NoFunctions, Shape, collect};
 use fhirehose_tape::Tape;
 use serde_json::Value as Json;
 
 use crate::problem::Problems;
 use crate::render::{Arena, Renderer};
-use crate::shared::Places;
 use crate::template::{Compiler, Makes, Scope};
+use crate::terminology::Terminology;
 use crate::yaml::{self, Data, Node, Scalar};
 
 fn to_json(node: &Node) -> Json {
@@ -38,17 +38,18 @@ fn run(template: &Node, resource: &Json) -> Result<Json, String> {
 fn run_in(env: Env, template: &Node, resource: &Json, variables: &[(String, Json)]) -> Result<Json, String> {
     let file = Path::new("case.yaml");
     let mut problems = Problems::of(file);
-    let mut scope = Scope::new(env, None::<[&str; 0]>);
+    let mut scope = Scope::new(env);
     let tapes: Vec<_> = variables
         .iter()
         .map(|(name, value)| {
             let mut tape = Tape::new();
             tape.parse_json(value.to_string().as_bytes()).unwrap();
-            (scope.declare(name), tape)
+            (scope.declare(name, Shape::any()), tape)
         })
         .collect();
     let compiled = {
-        let mut compiler = Compiler { problems: &mut problems, places: Places::default() };
+        let mut terminology = Terminology::default();
+        let mut compiler = Compiler::of("case", &mut problems, &mut terminology);
         let template = compiler.template(template, &scope, Makes::Anything, "case");
         template.map(|template| (template, compiler.places.finish()))
     };
@@ -153,5 +154,28 @@ fn errors_at_run_time_name_the_place_and_no_value() {
         let node = yaml::read(template).map_err(|(_, m)| m).unwrap();
         let told = run(&node, &resource).unwrap_err();
         assert!(told.starts_with(label) && !told.contains("Qanary"), "{told}");
+    }
+}
+
+#[test]
+fn what_comes_out_empty_or_null_merges_nothing() {
+    let merged = |merge: &str| {
+        let node = yaml::read(&format!("a: 1\n\"{{% merge %}}\": {merge}")).map_err(|(_, m)| m)?;
+        run(&node, &serde_json::json!({"x": 5, "o": {"b": 2}}))
+    };
+    let alone = Ok(serde_json::json!({"a": 1}));
+    for merge in [
+        "\"{{+ y +}}\"",
+        "\"<{{+ y +}}>\"",
+        "\"<{{ y }}>\"",
+        "[[]]",
+        "{\"{% for v in y %}\": {b: 2}}",
+        "null",
+    ] {
+        assert_eq!(merged(merge), alone, "{merge}");
+    }
+    assert_eq!(merged("\"{{ o }}\""), Ok(serde_json::json!({"a": 1, "b": 2})));
+    for merge in ["\"<{{ x }}>\"", "\"{{ x }}\"", "{\"{% for v in x %}\": {b: 2}}"] {
+        assert!(merged(merge).is_err_and(|told| told.contains("only an object can be merged")), "{merge}");
     }
 }

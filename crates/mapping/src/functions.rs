@@ -3,9 +3,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use fhirehose_fhirpath::{Collection, Decimal, Env, EvalError, Function, Functions, Item};
+use fhirehose_fhirpath::{Collection, Decimal, Env, EvalError, Function, Functions, Item, Shape};
 use fhirehose_stream::Reason;
-use fhirehose_tape::Kind;
+use fhirehose_tape::{Kind, Value};
 use jiff::tz::TimeZone;
 use rust_decimal::RoundingStrategy;
 
@@ -27,36 +27,49 @@ pub(crate) struct Host<'r> {
 
 /// An environment that knows the functions; arguments that name a map, a table or a zone are checked.
 pub(crate) fn env(maps: &ConceptMaps) -> Env {
+    let members: BTreeMap<String, Vec<String>> =
+        maps.iter().map(|(name, map)| (name.clone(), map.members().map(str::to_owned).collect())).collect();
     let names: BTreeSet<String> = maps.keys().cloned().collect();
+    let known = move |args: &[Option<&str>]| match args.first().copied().flatten() {
+        Some(name) if names.contains(name) => Ok(()),
+        Some(name) => Err(format!("there is no concept map mappings/maps/{name}.csv")),
+        None => Err("the concept map is a literal".to_owned()),
+    };
     let table = |at: usize| {
         move |args: &[Option<&str>]| match args.get(at).copied().flatten() {
             Some(name) if name.split('.').count() == 2 && !name.contains(char::is_whitespace) => Ok(()),
             _ => Err("the table is a literal 'db.table'".to_owned()),
         }
     };
+    let text = |_: &[Option<&str>]| Shape::of(&["string"]);
+    let time = |_: &[Option<&str>]| Shape::of(&["string", "instant"]);
+    let number = |_: &[Option<&str>]| Shape::of(&["decimal"]);
     Env::plain()
-        .function(Function::new("translate", 1..=1).checked(
-            move |args| match args.first().copied().flatten() {
-                Some(name) if names.contains(name) => Ok(()),
-                Some(name) => Err(format!("there is no concept map mappings/maps/{name}.csv")),
-                None => Err("the concept map is a literal".to_owned()),
-            },
-        ))
-        .function(Function::new("fhirId", 2..=6).checked(table(0)))
-        .function(Function::new("reference", 3..=7).checked(move |args| {
-            let of_type = args.first().copied().flatten().unwrap_or_default();
-            if !of_type.starts_with(|c: char| c.is_ascii_uppercase()) {
-                return Err("the resource type is a literal such as 'Patient'".to_owned());
-            }
-            table(1)(args)
+        .typed()
+        .function(Function::new("translate", 1..=1).checked(known.clone()).gives(move |args| {
+            let map = args.first().copied().flatten().and_then(|name| members.get(name));
+            map.map_or_else(Shape::any, |names| Shape::object(names.iter().map(String::as_str)))
         }))
-        .function(Function::new("instant", 1..=1).checked(|args| zone_exists(args.first())))
-        .function(Function::new("localInstant", 2..=2).checked(|args| zone_exists(args.get(1))))
-        .function(Function::new("epochInstant", 0..=0))
-        .function(Function::new("epochMillis", 0..=0))
-        .function(Function::new("toMillis", 0..=0))
-        .function(Function::new("fixed", 1..=1))
-        .function(Function::new("quantity", 2..=2))
+        .function(Function::new("memberOf", 1..=1).checked(known).gives(|_| Shape::of(&["boolean"])))
+        .function(Function::new("fhirId", 2..=6).checked(table(0)).gives(text))
+        .function(
+            Function::new("reference", 3..=7)
+                .checked(move |args| {
+                    let of_type = args.first().copied().flatten().unwrap_or_default();
+                    if !of_type.starts_with(|c: char| c.is_ascii_uppercase()) {
+                        return Err("the resource type is a literal such as 'Patient'".to_owned());
+                    }
+                    table(1)(args)
+                })
+                .gives(text),
+        )
+        .function(Function::new("instant", 1..=1).checked(|args| zone_exists(args.first())).gives(time))
+        .function(Function::new("localInstant", 2..=2).checked(|args| zone_exists(args.get(1))).gives(time))
+        .function(Function::new("epochInstant", 0..=0).gives(time))
+        .function(Function::new("epochMillis", 0..=0).gives(number))
+        .function(Function::new("toMillis", 0..=0).gives(number))
+        .function(Function::new("fixed", 1..=1).gives(number))
+        .function(Function::new("quantity", 2..=2).gives(|_| Shape::of(&["Quantity", "BackboneElement"])))
 }
 
 fn zone_exists(arg: Option<&Option<&str>>) -> Result<(), String> {
@@ -75,6 +88,7 @@ impl Functions for Host<'_> {
     ) -> Result<Collection<'a>, EvalError> {
         match name {
             "translate" => self.translate(&input, args),
+            "memberOf" => self.member_of(&input, args),
             "fhirId" => Ok(self.id(args).map(Item::string).into_iter().collect()),
             "reference" => {
                 let of_type = text(args.first()).unwrap_or_default();
@@ -114,6 +128,28 @@ impl Host<'_> {
                 .ok_or_else(|| EvalError::refused(Reason::UnknownCode.label(), format!("not in map {name}")))
         });
         found.collect()
+    }
+
+    /// Whether each item, a code, Coding or CodeableConcept, is one that the map translates to.
+    fn member_of<'a>(
+        &'a self,
+        input: &Collection<'a>,
+        args: &[Collection<'a>],
+    ) -> Result<Collection<'a>, EvalError> {
+        let name = text(args.first()).unwrap_or_default();
+        let map = self.maps.get(&*name).ok_or(EvalError::new("memberOf(): no such concept map"))?;
+        let coded = |coding: Value<'_>| {
+            let text = |name| coding.get(name).and_then(Value::as_str);
+            text("code").is_some_and(|code| map.has_target(text("system"), code))
+        };
+        let one = |item: &Item<'_>| match item.value().filter(|value| value.kind() == Kind::Object) {
+            Some(object) => match object.get("coding") {
+                Some(codings) => codings.elements().any(coded),
+                None => coded(object),
+            },
+            None => item.text().is_some_and(|code| map.has_target(None, code.trim())),
+        };
+        Ok(input.iter().map(one).map(Item::Boolean).collect())
     }
 
     /// `args`: table, then the parts of the key. `None` where a part is empty.

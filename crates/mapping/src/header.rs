@@ -313,7 +313,7 @@ impl Compiler<'_, '_> {
         let profile = self.profile(fields.take("profile"));
         let node = fields.need("resource", self)?;
         let of_type = self.resource_type(node, topic_type)?;
-        let template = self.template(node, scope, Makes::Resource(&of_type), &of_type)?;
+        let template = self.template(node, scope, Makes::Element(&of_type), &of_type)?;
         let (assigns, mut members) = self.whole_object(template, node)?;
         members.entries.retain(|entry| &*entry.key != "resourceType");
         for name in ["id", "meta"] {

@@ -11,15 +11,19 @@ mod device;
 mod drafts;
 mod encoders;
 mod explain;
+mod fpml;
 mod functions;
 mod header;
+pub mod limits;
 mod load;
 mod output;
 mod problem;
 mod render;
+mod scaffold;
 mod shared;
 mod source;
 mod template;
+mod terminology;
 mod time;
 mod yaml;
 
@@ -33,6 +37,8 @@ pub use device::{Assignment, DeviceMapping, Message, Plane, Reading, device_id, 
 pub use drafts::{Draft, DraftBody, Drafts};
 pub use encoders::{Encoders, Provenance};
 pub use explain::{ExplainError, Explanation, Step, explain};
+pub use fpml::{Fpml, FpmlOptions, read_document};
 pub use load::{Mappings, check};
 pub use problem::Problem;
+pub use scaffold::{TableColumn, scaffold};
 pub use source::{Source, UnknownZone, Vendor, Zone};

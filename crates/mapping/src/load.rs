@@ -9,6 +9,7 @@ use fhirehose_topics::Registry;
 use crate::concept_map::ConceptMap;
 use crate::functions::ConceptMaps;
 use crate::problem::{Position, Problem, Problems};
+use crate::terminology::Terminology;
 use crate::{CdcMapping, DeviceMapping, Message, yaml};
 
 /// Every mapping of a directory, compiled.
@@ -24,11 +25,12 @@ impl Mappings {
     pub fn load(dir: &Path, topics: &Registry) -> Result<Mappings, Vec<Problem>> {
         let root = dir.join("mappings");
         let mut problems = Vec::new();
-        let maps = Arc::new(concept_maps(&root, &mut problems));
+        let mut terminology = Terminology::default();
+        let maps = Arc::new(concept_maps(&root, &mut terminology, &mut problems));
         let mut mappings = Mappings { cdc: BTreeMap::new(), devices: BTreeMap::new() };
         for file in files(&root.join("cdc"), 2, "yaml", &mut problems) {
             let mapping = read(&file, &root, &mut problems, |path, node, problems| {
-                CdcMapping::compile(path, node, &maps, topics, problems)
+                CdcMapping::compile(path, node, &maps, topics, &mut terminology, problems)
             });
             if let Some(mapping) = mapping {
                 mappings.cdc.insert(mapping.table.to_string(), mapping);
@@ -36,7 +38,7 @@ impl Mappings {
         }
         for file in files(&root.join("device"), 2, "yaml", &mut problems) {
             let mapping = read(&file, &root, &mut problems, |path, node, problems| {
-                DeviceMapping::compile(path, node, &maps, topics, problems)
+                DeviceMapping::compile(path, node, &maps, topics, &mut terminology, problems)
             });
             if let Some(mapping) = mapping {
                 mappings.devices.entry(mapping.topic.to_string()).or_default().push(mapping);
@@ -102,14 +104,14 @@ pub fn check(dir: &Path) -> Vec<Problem> {
     }
 }
 
-fn concept_maps(root: &Path, problems: &mut Vec<Problem>) -> ConceptMaps {
+fn concept_maps(root: &Path, terminology: &mut Terminology, problems: &mut Vec<Problem>) -> ConceptMaps {
     let mut maps = ConceptMaps::new();
     for file in files(&root.join("maps"), 1, "csv", problems) {
         let mut found = Problems::of(&file);
         match fs::read_to_string(&file) {
             Ok(text) => {
                 let name = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-                maps.insert(name, ConceptMap::read(&file, &text, &mut found));
+                maps.insert(name, ConceptMap::read(&file, &text, terminology, &mut found));
             }
             Err(error) => found.add(Position::START, format!("cannot be read: {error}")),
         }

@@ -1,7 +1,7 @@
 //! Writes compiled templates as JSON, straight into the output. What turns out empty is rolled back: absent
 //! members, empty lists and empty objects leave no trace. Values are never read as templates again.
 
-use std::cell::OnceCell;
+use std::cell::{Cell, OnceCell};
 use std::ops::Range;
 
 use fhirehose_fhirpath::{Collection, Ctx, EvalError, Item, collect};
@@ -9,6 +9,7 @@ use fhirehose_stream::{Reason, Rejection};
 use fhirehose_tape::{Kind, Tape, Value, write_string};
 
 use crate::explain::Tracer;
+use crate::limits::{MAX_OUTPUT, MAX_STEPS};
 use crate::shared::{Repeated, Results};
 use crate::template::{Assign, Entry, Hole, Object, Piece, Template};
 
@@ -33,11 +34,15 @@ impl Arena {
     }
 }
 
-/// Writes one output of one record.
+/// Writes the outputs of one record.
 pub(crate) struct Renderer<'a> {
     arena: &'a Arena,
     trace: Option<Tracer<'a>>,
     results: Results<'a>,
+    /// Steps taken.
+    steps: Cell<u64>,
+    /// Bytes of the variables made.
+    made: Cell<usize>,
 }
 
 /// Whether something was written. Nothing was if not.
@@ -45,13 +50,23 @@ type Written = Result<bool, Rejection>;
 
 impl<'a> Renderer<'a> {
     pub fn new(arena: &'a Arena, repeated: &'a Repeated, trace: Option<Tracer<'a>>) -> Self {
-        Renderer { arena, trace, results: Results::of(repeated) }
+        let (steps, made) = (Cell::new(0), Cell::new(0));
+        Renderer { arena, trace, results: Results::of(repeated), steps, made }
+    }
+
+    fn spend(&self, steps: u64) -> Result<(), Rejection> {
+        self.steps.set(self.steps.get() + steps);
+        if self.steps.get() > MAX_STEPS {
+            return Err(Rejection::new(Reason::TooLarge, format!("more than {MAX_STEPS} steps")));
+        }
+        Ok(())
     }
 
     pub fn eval(&self, hole: &'a Hole, ctx: &Ctx<'a>) -> Result<Collection<'a>, Rejection> {
         let result = hole.expr.eval(ctx);
+        self.spend(ctx.steps())?;
         if let Some(trace) = self.trace {
-            trace.borrow_mut().hole(hole, &result);
+            trace.borrow_mut().hole(hole, &result, ctx);
         }
         result.map_err(|error| rejection(hole, &error))
     }
@@ -59,12 +74,13 @@ impl<'a> Renderer<'a> {
     /// A condition; empty is false.
     pub fn test(&self, hole: &'a Hole, ctx: &Ctx<'a>) -> Result<bool, Rejection> {
         let result = hole.expr.test(ctx);
+        self.spend(ctx.steps())?;
         if let Some(trace) = self.trace {
             let items = result.as_ref().map(|value| match value {
                 Some(value) => Collection::from_iter([Item::Boolean(*value)]),
                 None => Collection::new(),
             });
-            trace.borrow_mut().hole(hole, &items.map_err(Clone::clone));
+            trace.borrow_mut().hole(hole, &items.map_err(Clone::clone), ctx);
         }
         result.map(|value| value == Some(true)).map_err(|error| rejection(hole, &error))
     }
@@ -92,6 +108,13 @@ impl<'a> Renderer<'a> {
 
     /// Writes a template where one value belongs.
     pub fn value(&self, template: &'a Template, ctx: &mut Ctx<'a>, out: &mut Vec<u8>) -> Written {
+        self.spend(1)?;
+        let written = self.write(template, ctx, out)?;
+        fits(out)?;
+        Ok(written)
+    }
+
+    fn write(&self, template: &'a Template, ctx: &mut Ctx<'a>, out: &mut Vec<u8>) -> Written {
         match template {
             Template::Literal(json) => {
                 out.extend_from_slice(json);
@@ -136,11 +159,13 @@ impl<'a> Renderer<'a> {
         ctx: &mut Ctx<'a>,
         out: &mut Vec<u8>,
     ) -> Result<(), Rejection> {
+        self.spend(1)?;
         match template {
             Template::All(hole) => {
                 for item in &self.eval(hole, ctx)? {
                     separate(out, b'[');
                     item.write_json(out);
+                    fits(out)?;
                 }
                 Ok(())
             }
@@ -209,6 +234,7 @@ impl<'a> Renderer<'a> {
                     // What stands between the quotes.
                     out.remove(quote);
                     out.pop();
+                    fits(out)?;
                 }
             }
         }
@@ -321,7 +347,16 @@ impl<'a> Renderer<'a> {
                 Ok(())
             }
             Template::Literal(json) if &**json == b"null" => Ok(()),
-            _ => Err(Rejection::new(Reason::WrongType, "only an object can be merged")),
+            // Lists and texts; where they come out empty or null there is nothing to merge.
+            _ => {
+                let start = out.len();
+                let something = self.value(template, ctx, out)? && out.get(start..) != Some(b"null");
+                out.truncate(start);
+                match something {
+                    true => Err(Rejection::new(Reason::WrongType, "only an object can be merged")),
+                    false => Ok(()),
+                }
+            }
         }
     }
 
@@ -346,6 +381,11 @@ impl<'a> Renderer<'a> {
     fn made(&self, template: &'a Template, ctx: &mut Ctx<'a>) -> Result<Value<'a>, Rejection> {
         let (mut json, mut tape) = (Vec::new(), Tape::new());
         if self.value(template, ctx, &mut json)? {
+            self.made.set(self.made.get() + json.len());
+            if self.made.get() > MAX_OUTPUT {
+                let detail = format!("variables of more than {MAX_OUTPUT} bytes");
+                return Err(Rejection::new(Reason::TooLarge, detail));
+            }
             // Written by us, so it is JSON; too deep a nesting is all that can go wrong.
             tape.parse_json(&json).map_err(|error| Rejection::new(Reason::TooDeep, error.to_string()))?;
         }
@@ -374,6 +414,14 @@ impl Members {
         }
         self.written.push((key.to_owned(), range));
     }
+}
+
+/// Whether what a record becomes may be that long.
+fn fits(out: &[u8]) -> Result<(), Rejection> {
+    if out.len() > MAX_OUTPUT {
+        return Err(Rejection::new(Reason::TooLarge, format!("an output of more than {MAX_OUTPUT} bytes")));
+    }
+    Ok(())
 }
 
 /// A comma, unless the container has just been opened.

@@ -4,7 +4,7 @@ mod codes;
 mod compile;
 mod syntax;
 
-use fhirehose_fhirpath::{Env, Expr, Slot};
+use fhirehose_fhirpath::{Env, Expr, Shape, Slot};
 
 pub(crate) use compile::{Compiler, Makes};
 
@@ -92,21 +92,24 @@ pub(crate) struct Scope {
 }
 
 impl Scope {
-    /// `columns`: those of the root, where they are known.
-    pub fn new<'c>(env: Env, columns: Option<impl IntoIterator<Item = &'c str>>) -> Self {
-        let free = env.clone();
-        Scope { env: columns.map(|columns| env.clone().columns(columns)).unwrap_or(env), free, inner: false }
+    pub fn new(env: Env) -> Self {
+        Scope { free: env.clone(), env, inner: false }
     }
 
-    pub fn declare(&mut self, name: &str) -> Slot {
-        self.free.declare(name);
-        self.env.declare(name)
+    /// The root has these columns and no others.
+    pub fn of_row<'c>(env: Env, columns: impl IntoIterator<Item = (&'c str, Shape)>) -> Self {
+        Scope { free: env.clone(), env: env.shaped_columns(columns), inner: false }
+    }
+
+    pub fn declare(&mut self, name: &str, shape: Shape) -> Slot {
+        self.free.declare_shaped(name, shape.clone());
+        self.env.declare_shaped(name, shape)
     }
 
     /// A variable of a template.
     fn declare_inner(&mut self, name: &str) -> Slot {
         self.inner = true;
-        self.declare(name)
+        self.declare(name, Shape::any())
     }
 
     fn refocused(&self) -> Self {

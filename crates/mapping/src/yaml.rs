@@ -2,8 +2,10 @@
 
 use std::collections::HashMap;
 
+use fhirehose_tape::Tape;
 use saphyr_parser::{Event, Marker, Parser, ScalarStyle};
 
+use crate::limits::{MAX_DEPTH, MAX_FILE, MAX_NODES};
 use crate::problem::Position;
 
 pub(crate) struct Node {
@@ -45,6 +47,9 @@ pub(crate) enum Scalar<'n> {
 
 /// Reads a file of exactly one document.
 pub(crate) fn read(text: &str) -> Result<Node, (Position, String)> {
+    if text.len() > MAX_FILE {
+        return Err((Position::START, format!("a file of more than {MAX_FILE} bytes")));
+    }
     let mut builder = Builder::default();
     for event in Parser::new_from_str(text) {
         let (event, span) = event.map_err(|error| (position(error.marker()), error.info().to_owned()))?;
@@ -62,6 +67,7 @@ struct Builder {
     /// Open lists and maps, with the id of their anchor and the key that awaits its value.
     open: Vec<(Node, usize, Option<Key>)>,
     anchors: HashMap<usize, Node>,
+    nodes: usize,
     root: Option<Node>,
 }
 
@@ -83,10 +89,10 @@ impl Builder {
                 self.add(Node { at, data: Data::Scalar { text: text.into_owned(), style } }, anchor)?;
             }
             Event::SequenceStart(anchor, None) => {
-                self.open.push((Node { at, data: Data::List(Vec::new()) }, anchor, None));
+                self.open(Node { at, data: Data::List(Vec::new()) }, anchor)?;
             }
             Event::MappingStart(anchor, None) => {
-                self.open.push((Node { at, data: Data::Map(Vec::new()) }, anchor, None));
+                self.open(Node { at, data: Data::Map(Vec::new()) }, anchor)?;
             }
             Event::SequenceEnd | Event::MappingEnd => {
                 if let Some((node, anchor, _)) = self.open.pop() {
@@ -95,6 +101,11 @@ impl Builder {
             }
             Event::Alias(anchor) => match self.anchors.get(&anchor) {
                 Some(node) => {
+                    let (nodes, depth) = node.size();
+                    too_deep(at, self.open.len() + depth)?;
+                    // One is counted as it is added.
+                    self.nodes += nodes - 1;
+                    too_many(at, self.nodes)?;
                     let node = node.copy();
                     self.add(node, 0)?;
                 }
@@ -112,7 +123,15 @@ impl Builder {
         Ok(())
     }
 
+    fn open(&mut self, node: Node, anchor: usize) -> Result<(), (Position, String)> {
+        too_deep(node.at, self.open.len())?;
+        self.open.push((node, anchor, None));
+        Ok(())
+    }
+
     fn add(&mut self, node: Node, anchor: usize) -> Result<(), (Position, String)> {
+        self.nodes += 1;
+        too_many(node.at, self.nodes)?;
         if anchor > 0 {
             self.anchors.insert(anchor, node.copy());
         }
@@ -140,7 +159,57 @@ impl Builder {
     }
 }
 
+fn too_many(at: Position, nodes: usize) -> Result<(), (Position, String)> {
+    if nodes > MAX_NODES {
+        return Err((at, format!("more than {MAX_NODES} values, what aliases repeat included")));
+    }
+    Ok(())
+}
+
+fn too_deep(at: Position, depth: usize) -> Result<(), (Position, String)> {
+    if depth >= MAX_DEPTH {
+        return Err((at, format!("nested deeper than {MAX_DEPTH} levels")));
+    }
+    Ok(())
+}
+
 impl Node {
+    /// How many values it is, and how deep they are nested.
+    fn size(&self) -> (usize, usize) {
+        let children: Vec<_> = match &self.data {
+            Data::Scalar { .. } => return (1, 0),
+            Data::List(list) => list.iter().map(Node::size).collect(),
+            Data::Map(entries) => entries.iter().map(|(_, node)| node.size()).collect(),
+        };
+        let nodes: usize = children.iter().map(|(nodes, _)| nodes).sum();
+        (nodes + 1, children.iter().map(|(_, depth)| depth + 1).max().unwrap_or(1))
+    }
+
+    /// Appends it to a tape as what it means, templates in it as the text they are.
+    pub fn write(&self, tape: &mut Tape) {
+        match &self.data {
+            Data::Scalar { .. } => match self.scalar() {
+                Some(Scalar::Bool(value)) => tape.bool(value),
+                Some(Scalar::Number(text)) => tape.number_text(text),
+                Some(Scalar::Text(text)) => tape.string(text),
+                Some(Scalar::Null) | None => tape.null(),
+            },
+            Data::List(list) => {
+                tape.begin_array();
+                list.iter().for_each(|node| node.write(tape));
+                tape.end();
+            }
+            Data::Map(entries) => {
+                tape.begin_object();
+                for (key, node) in entries {
+                    tape.key(&key.text);
+                    node.write(tape);
+                }
+                tape.end();
+            }
+        }
+    }
+
     fn copy(&self) -> Node {
         let data = match &self.data {
             Data::Scalar { text, style } => Data::Scalar { text: text.clone(), style: *style },
@@ -245,6 +314,28 @@ mod tests {
     fn anchors_are_copied() {
         let node = read("a: &x {k: v}\nb: *x\n").unwrap();
         assert_eq!(entry(entry(&node, "b").1, "k").1.text(), Some("v"));
+    }
+
+    #[test]
+    fn hostile_files_are_refused_with_their_place() {
+        let told = |text: &str| read(text).err().map(|(at, message)| (at.line, message)).unwrap_or_default();
+        let levels = |depth: usize| format!("a:\n  {}1{}", "[".repeat(depth), "]".repeat(depth));
+        assert_eq!(told(&levels(MAX_DEPTH - 1)), Default::default());
+        assert_eq!(told(&levels(MAX_DEPTH)), (2, "nested deeper than 64 levels".into()));
+        // The parser may be the first to refuse it.
+        assert!(!told(&levels(200_000)).1.is_empty());
+        // Ten lines that stand for 10^10 values.
+        let mut laughs = String::from("l0: &l0 [x, x, x, x, x, x, x, x, x, x]\n");
+        for level in 1..10 {
+            let aliases = vec![format!("*l{}", level - 1); 10].join(", ");
+            laughs += &format!("l{level}: &l{level} [{aliases}]\n");
+        }
+        let (line, message) = told(&laughs);
+        assert!(line > 3 && message.contains("more than 100000 values"), "{line} {message}");
+        let mut deep = String::from("l0: &l0 [x]\n");
+        (1..70).for_each(|level| deep += &format!("l{level}: &l{level} [*l{}]\n", level - 1));
+        assert!(told(&deep).1.contains("deeper"), "{:?}", told(&deep));
+        assert!(told(&"# long\n".repeat(MAX_FILE / 4)).1.contains("bytes"));
     }
 
     #[test]

@@ -78,7 +78,7 @@ fn every_example_maps() {
                         }
                     }
                     let errors = explanation.steps.iter().filter_map(|step| match step {
-                        Step::Hole { path, line, expression, result: Err(error) } => {
+                        Step::Hole { path, line, expression, result: Err(error), .. } => {
                             Some(format!("{}: {path} line {line} {expression}: {error}", file.display()))
                         }
                         _ => None,

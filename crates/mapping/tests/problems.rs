@@ -98,6 +98,40 @@ fn each_mistake_is_told_in_its_place() {
             "18:",
             "check digit",
         ),
+        ("name = 'x'", "name = 5", "10:18", "a string and a number are never equal"),
+        ("name = 'x'", "name > 5", "10:18", "cannot be compared"),
+        ("{{ name }}", "{{ name + 1 }}", "17:30", "+ does not go with a string and a number"),
+        ("{{ name }}", "{{ name.given }}", "17:30", "a string has no member given"),
+        ("{{ name }}", "{{ name.length() }}", "17:25", "is of type string, and a number is none"),
+        ("translate('sex').code", "translate('sex').cod", "18:40", "no member cod; there are system, code"),
+        ("translate('sex').code", "translate('sex')", "18:", "is of type code, and an object is none"),
+        ("translate('sex').code", "memberOf('sax')", "18:", "maps/sax.csv"),
+        ("translate('sex').code", "memberOf('sex')", "18:", "and a boolean is none"),
+        (
+            "      gender:",
+            "      active: \"{{ name }} x\"\n      gender:",
+            "18:",
+            "is of type boolean, and a string is none",
+        ),
+        (
+            "      gender:",
+            "      active: yes\n      gender:",
+            "18:",
+            "is of type boolean, and a string is none",
+        ),
+        (
+            "      gender:",
+            "      birthDate: 2020\n      gender:",
+            "18:",
+            "is of type date, and a decimal is none",
+        ),
+        (
+            "      gender:",
+            "      birthDate: {a: 1}\n      gender:",
+            "18:",
+            "is of type date, and an object is none",
+        ),
+        ("      gender:", "      maritalStatus: single\n      gender:", "18:", "is of type CodeableConcept"),
         ("version: 2", "version: [", "", ""),
     ] {
         let told = changed(from, to);
@@ -188,7 +222,7 @@ fn explain_tells_every_hole_and_why_an_output_is_not_there() {
         "rule (line 11): sex.empty() = true",
         "output person to fhir.patient",
         "Patient.name.text (line 17): name = \"N\"",
-        "Patient.gender (line 18): sex.translate('sex').code = empty",
+        "Patient.gender (line 18): sex.translate('sex').code = empty: sex is null",
         r#"fhir.patient t/"#,
         r#""tag":[{"system":"urn:fhirehose:dq","code":"no-sex"}]"#,
     ] {
@@ -198,4 +232,35 @@ fn explain_tells_every_hole_and_why_an_output_is_not_there() {
     assert!(told.contains("rejected: unknown_code at Patient.gender"), "{told}");
     let missing = explain(&mappings, "cdc.db.people", b"{}", &source, &vendor).unwrap_err().to_string();
     assert!(missing.contains("no `value`"), "{missing}");
+}
+
+#[test]
+fn codes_agree_with_the_files() {
+    let own = "source,system,code,display\na,urn:fhirehose:codes:kind,one,One\n";
+    let with = |coding: &str| {
+        let text = GOOD
+            .replace("      gender:", &format!("      maritalStatus: {{coding: [{coding}]}}\n      gender:"));
+        load(&[("maps/sex.csv", MAP), ("maps/kind.csv", own), ("cdc/db/people.yaml", &text)])
+            .err()
+            .unwrap_or_default()
+    };
+    assert_eq!(with("{system: urn:fhirehose:codes:kind, code: one, display: One}"), Vec::<String>::new());
+    for (coding, wanted) in [
+        (
+            "{system: urn:fhirehose:codes:kind, code: two}",
+            "18:73: urn:fhirehose:codes:kind has no code `two`; the concept maps have one",
+        ),
+        (
+            "{system: urn:fhirehose:codes:kind, code: one, display: Uno}",
+            "18:87: `one` of urn:fhirehose:codes:kind is displayed as `Uno` here and as `One` in maps/kind.csv",
+        ),
+    ] {
+        let told = with(coding);
+        assert_eq!(told, [format!("cdc/db/people.yaml:{wanted}")], "{coding}");
+    }
+    let twice = format!("{own}b,urn:fhirehose:codes:kind,one,Eins\n");
+    let told = load(&[("maps/sex.csv", MAP), ("maps/kind.csv", &twice), ("cdc/db/people.yaml", GOOD)])
+        .err()
+        .unwrap();
+    assert!(told.len() == 1 && told[0].starts_with("maps/kind.csv:3:1: `one`"), "{told:?}");
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use fhirehose_fhirpath::Shape;
 use fhirehose_topics::Registry;
 
 use super::{CdcMapping, Slots};
@@ -9,8 +10,8 @@ use crate::columns::{Column, ColumnType, ColumnUse, Columns, PersonalData};
 use crate::functions::{self, ConceptMaps};
 use crate::header::Fields;
 use crate::problem::Problems;
-use crate::shared::Places;
 use crate::template::{Compiler, Scope};
+use crate::terminology::Terminology;
 use crate::yaml::{Data, Node};
 
 impl CdcMapping {
@@ -20,9 +21,10 @@ impl CdcMapping {
         node: &Node,
         maps: &Arc<ConceptMaps>,
         topics: &Registry,
+        terminology: &mut Terminology,
         problems: &mut Problems<'_>,
     ) -> Option<CdcMapping> {
-        let compiler = &mut Compiler { problems, places: Places::default() };
+        let compiler = &mut Compiler::of(path, problems, terminology);
         let mut fields = Fields::of(node, compiler)?;
         let identity = compiler.identity(&mut fields, path);
         let (_, table_path) = path.split_once('/')?;
@@ -33,14 +35,15 @@ impl CdcMapping {
             compiler.problems.add(node.at, format!("the table of this file is `{table}`"));
         }
         let columns = fields.need("columns", compiler).map(|node| columns(node, &table, compiler))?;
-        let mut scope = Scope::new(functions::env(maps), Some(columns.readable()));
+        let mut scope = Scope::of_row(functions::env(maps), columns.readable());
+        let mut text = |name| scope.declare(name, Shape::of(&["string"]));
         let slots = Slots {
-            tenant: scope.declare("tenant"),
-            source: scope.declare("source"),
-            table: scope.declare("table"),
-            zone: scope.declare("zone"),
-            op: scope.declare("op"),
-            record_time: scope.declare("recordTime"),
+            tenant: text("tenant"),
+            source: text("source"),
+            table: text("table"),
+            zone: text("zone"),
+            op: text("op"),
+            record_time: scope.declare("recordTime", Shape::of(&["string", "instant"])),
         };
         let facility = fields.take("facility").map(|node| compiler.hole(node, &scope, "facility"));
         let rules = compiler.rules(fields.take("rules"), &scope);

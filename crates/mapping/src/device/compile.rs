@@ -2,14 +2,15 @@
 
 use std::sync::Arc;
 
+use fhirehose_fhirpath::Shape;
 use fhirehose_topics::Registry;
 
-use super::{ALERTS, DeviceMapping, Slots};
+use super::{ALERTS, Assignment, DeviceMapping, Slots};
 use crate::functions::{self, ConceptMaps};
 use crate::header::Fields;
 use crate::problem::Problems;
-use crate::shared::Places;
 use crate::template::{Compiler, Hole, Scope};
+use crate::terminology::Terminology;
 use crate::yaml::Node;
 
 impl DeviceMapping {
@@ -19,9 +20,10 @@ impl DeviceMapping {
         node: &Node,
         maps: &Arc<ConceptMaps>,
         topics: &Registry,
+        terminology: &mut Terminology,
         problems: &mut Problems<'_>,
     ) -> Option<DeviceMapping> {
-        let compiler = &mut Compiler { problems, places: Places::default() };
+        let compiler = &mut Compiler::of(path, problems, terminology);
         let mut fields = Fields::of(node, compiler)?;
         let identity = compiler.identity(&mut fields, path);
         let topic = format!("device.{}", path.split('/').nth(1)?);
@@ -32,16 +34,20 @@ impl DeviceMapping {
                 .problems
                 .add(node.at, format!("the topic of this file is `{topic}`, declared in topics/"));
         }
-        let mut scope = Scope::new(functions::env(maps), None::<[&str; 0]>);
-        let [source, vendor, zone, record_time, header, message] =
-            ["source", "vendor", "zone", "recordTime", "header", "message"].map(|name| scope.declare(name));
+        let mut scope = Scope::new(functions::env(maps));
+        let text = || Shape::of(&["string"]);
+        let time = || Shape::of(&["string", "instant"]);
+        let [source, vendor, zone] = ["source", "vendor", "zone"].map(|name| scope.declare(name, text()));
+        let record_time = scope.declare("recordTime", time());
+        let [header, message] = ["header", "message"].map(|name| scope.declare(name, Shape::any()));
         let matches = fields.need("match", compiler).and_then(|node| compiler.hole(node, &scope, "match"));
         let items = fields.take("items").map(|node| compiler.hole(node, &scope, "items"));
-        let item = scope.declare("item");
+        let item = scope.declare("item", Shape::any());
         let device = fields.need("device", compiler).and_then(|node| compiler.hole(node, &scope, "device"));
         let reading_time = fields.take("time").map(|node| compiler.hole(node, &scope, "time"));
-        let [device_slot, time, tenant, assignment] =
-            ["device", "time", "tenant", "assignment"].map(|name| scope.declare(name));
+        let [device_slot, tenant] = ["device", "tenant"].map(|name| scope.declare(name, text()));
+        let time = scope.declare("time", time());
+        let assignment = scope.declare("assignment", Shape::object(Assignment::MEMBERS));
         let rules = compiler.rules(fields.take("rules"), &scope);
         let outputs = compiler.outputs(fields.take("outputs"), node.at, &scope, None, topics);
         let emergency = fields.flag("emergency", false, compiler);

@@ -3,15 +3,30 @@
 use fhirehose_fhir::terminology;
 
 use crate::problem::Problems;
+use crate::terminology::Terminology;
 use crate::yaml::{Data, Key, Node};
 
 /// Checks one object of a resource: a `system` beside a `code`, and a `code` beside a `valueQuantity`.
-pub(super) fn check(entries: &[(Key, Node)], problems: &mut Problems<'_>) {
+pub(super) fn check(
+    entries: &[(Key, Node)],
+    file: &str,
+    known: &mut Terminology,
+    problems: &mut Problems<'_>,
+) {
     if let (Some(system), Some(code), Some(node)) =
         (text(entries, "system"), text(entries, "code"), find(entries, "code"))
-        && let Err(error) = terminology::check_code(system, code)
     {
-        problems.add(node.at, format!("`{code}` of {system}: {error}"));
+        if let Err(error) = terminology::check_code(system, code) {
+            problems.add(node.at, format!("`{code}` of {system}: {error}"));
+        }
+        if let Err(message) = known.code(system, code) {
+            problems.add(node.at, message);
+        }
+        if let (Some(display), Some(node)) = (text(entries, "display"), find(entries, "display"))
+            && let Err(message) = known.display(system, code, display, file)
+        {
+            problems.add(node.at, message);
+        }
     }
     let Some(node) = find(entries, "valueQuantity") else { return };
     let value = node.text().unwrap_or_default();

@@ -8,21 +8,32 @@ use super::syntax::{Directive, directive, hole_length};
 use super::{Assign, Entry, Hole, Object, Piece, Scope, Template};
 use crate::problem::Problems;
 use crate::shared::Places;
+use crate::terminology::Terminology;
 use crate::yaml::{Data, Key, Node, Scalar};
 
 /// Compiles the templates of one file, collecting problems.
 pub(crate) struct Compiler<'c, 'f> {
+    /// As other files name it.
+    file: Box<str>,
     pub problems: &'c mut Problems<'f>,
     pub places: Places,
+    terminology: &'c mut Terminology,
 }
 
 /// What a template makes, which decides what its keys may be.
 #[derive(Clone, Copy)]
 pub(crate) enum Makes<'m> {
-    /// Part of a resource of that type; names are checked against its definition.
-    Resource(&'m str),
+    /// An element of that R4 type, or a resource as a whole; names and what is written are checked against its
+    /// definition.
+    Element(&'m str),
     /// Anything: a variable, a record.
     Anything,
+}
+
+impl<'c, 'f> Compiler<'c, 'f> {
+    pub fn of(file: &str, problems: &'c mut Problems<'f>, terminology: &'c mut Terminology) -> Self {
+        Compiler { file: file.into(), problems, places: Places::default(), terminology }
+    }
 }
 
 impl Compiler<'_, '_> {
@@ -58,12 +69,23 @@ impl Compiler<'_, '_> {
 
     pub fn template(&mut self, node: &Node, scope: &Scope, makes: Makes<'_>, path: &str) -> Option<Template> {
         match &node.data {
-            Data::Scalar { .. } => match node.scalar()? {
-                Scalar::Text(text) => self.text(text, node, scope, path),
-                Scalar::Null => Some(literal("null")),
-                Scalar::Bool(value) => Some(literal(if value { "true" } else { "false" })),
-                Scalar::Number(text) => Some(literal(text)),
-            },
+            Data::Scalar { .. } => {
+                let scalar = node.scalar()?;
+                let kind = match scalar {
+                    Scalar::Text(_) => Some("string"),
+                    Scalar::Bool(_) => Some("boolean"),
+                    Scalar::Number(_) => Some("decimal"),
+                    Scalar::Null => None,
+                };
+                let template = match scalar {
+                    Scalar::Text(text) => self.text(text, node, scope, path)?,
+                    Scalar::Null => literal("null"),
+                    Scalar::Bool(value) => literal(if value { "true" } else { "false" }),
+                    Scalar::Number(text) => literal(text),
+                };
+                self.fits(&template, kind, node, makes, path)?;
+                Some(template)
+            }
             Data::List(list) => {
                 // All elements are compiled, so that all of their problems are told.
                 let elements: Vec<_> =
@@ -71,6 +93,31 @@ impl Compiler<'_, '_> {
                 Some(Template::List(elements.into_iter().collect::<Option<_>>()?))
             }
             Data::Map(entries) => self.map(entries, scope, makes, path),
+        }
+    }
+
+    /// Whether what a scalar writes can be the element it stands in; `kind` is what it is if it is no expression.
+    fn fits(
+        &mut self,
+        template: &Template,
+        kind: Option<&str>,
+        node: &Node,
+        makes: Makes<'_>,
+        path: &str,
+    ) -> Option<()> {
+        let Makes::Element(of) = makes else { return Some(()) };
+        let (at, fits) = match (template, kind) {
+            (Template::First(hole) | Template::All(hole), _) => (hole.at, hole.expr.fits(of)),
+            (_, Some(kind)) if same_json(kind, of) => return Some(()),
+            (_, Some(kind)) => (node.at, Err(format!("a {kind}"))),
+            (_, None) => return Some(()),
+        };
+        match fits {
+            Ok(()) => Some(()),
+            Err(found) => {
+                self.problems.add(at, format!("`{path}` is of type {of}, and {found} is none"));
+                None
+            }
         }
     }
 
@@ -131,8 +178,8 @@ impl Compiler<'_, '_> {
         makes: Makes<'_>,
         path: &str,
     ) -> Option<Template> {
-        if matches!(makes, Makes::Resource(_)) {
-            codes::check(entries, self.problems);
+        if matches!(makes, Makes::Element(_)) {
+            codes::check(entries, &self.file, self.terminology, self.problems);
         }
         let mut scope = scope.clone();
         let mut assigns = Vec::new();
@@ -172,6 +219,13 @@ impl Compiler<'_, '_> {
                 return None;
             }
             return self.repeated(key, node, directive, scope, makes, path);
+        }
+        if let (Makes::Element(of), Some((key, ..))) =
+            (makes, entries.iter().find(|(_, _, d)| matches!(d, Directive::Name)))
+            && is_primitive(of)
+        {
+            self.problems.add(key.at, format!("`{path}` is of type {of}, and an object is none"));
+            return None;
         }
         let condition = self.condition(entries, scope, makes, path)?;
         let (mut merges, mut plain) = (Vec::new(), Vec::new());
@@ -288,18 +342,16 @@ impl Compiler<'_, '_> {
         path: &str,
     ) -> Option<Entry> {
         let path = format!("{path}.{}", key.text);
-        let known = match makes {
-            Makes::Resource(name) => {
-                let element =
-                    path.strip_prefix(name).and_then(|rest| rest.strip_prefix('.')).unwrap_or(&path);
-                fhirehose_fhir::element_exists(name, element)
-            }
-            Makes::Anything => true,
+        let makes = match makes {
+            Makes::Element(of) => match element(of, &key.text) {
+                Some(makes) => makes,
+                None => {
+                    self.problems.add(key.at, format!("FHIR R4 has no element `{path}`"));
+                    return None;
+                }
+            },
+            Makes::Anything => Makes::Anything,
         };
-        if !known {
-            self.problems.add(key.at, format!("FHIR R4 has no element `{path}`"));
-            return None;
-        }
         let value = self.template(node, scope, makes, &path)?;
         let mut json = Vec::new();
         write_string(&key.text, &mut json);
@@ -341,6 +393,33 @@ impl Compiler<'_, '_> {
             }
         }
         sound.then_some(assigns)
+    }
+}
+
+/// What the element of a name makes; none where there is none.
+fn element(of: &str, name: &str) -> Option<Makes<'static>> {
+    let sibling = name.strip_prefix('_');
+    let defined = fhirehose_fhir::element_type(of, sibling.unwrap_or(name))?;
+    Some(match sibling {
+        // What a primitive carries beside its value.
+        Some(_) if is_primitive(defined) => Makes::Element("Element"),
+        Some(_) => return None,
+        // A contained resource is of any type.
+        None if defined == "Resource" => Makes::Anything,
+        None => Makes::Element(defined),
+    })
+}
+
+fn is_primitive(of: &str) -> bool {
+    of.starts_with(|c: char| c.is_ascii_lowercase())
+}
+
+/// Whether a scalar of a kind is written as elements of a type are.
+fn same_json(kind: &str, of: &str) -> bool {
+    match of {
+        "boolean" => kind == "boolean",
+        "decimal" | "integer" | "integer64" | "positiveInt" | "unsignedInt" => kind == "decimal",
+        _ => is_primitive(of) && kind == "string",
     }
 }
 
