@@ -53,7 +53,7 @@ pub fn measure(stack: &Stack, shapes: &Shapes) -> Result<Section> {
     let timescale = vitals.compare(shapes, &mut client, &mut sink, &mut |first| samples(shapes, first))?;
 
     let (url, mut client) = stack.database("bench_warehouse")?;
-    migrate::apply(&url, &shapes.root.join("schemas/sql"), migrate::WAREHOUSE, |_| {})?;
+    sink_warehouse::apply(&url, &shapes.root, &topics, |_| {})?;
     let mut sink = sink_warehouse::new(&url, "bench", &shapes.root, topics, schemas)?;
     let facts = Pair { table: "fact.vital_signs_fact", key: "tenant_id, sample_id", upsert: true, ..vitals };
     claim(&mut sink, &["vitals.sample", "enriched.encounter", "enriched.patient"])?;

@@ -48,6 +48,15 @@ fn generated_reasons_are_current() {
     assert_current("reasons.md", &text);
 }
 
+#[test]
+fn generated_warehouse_is_current() {
+    let text = format!(
+        "# Warehouse\n\nThe declared tables and their columns. Generated from `fhirehose migrate tables`.\n\n{}",
+        say(&["migrate", "tables"])
+    );
+    assert_current("warehouse.md", &text);
+}
+
 /// Every metric that a process exports is documented, as what it is. Some are exported only once there is
 /// something to tell, so the file may hold more.
 pub fn metrics(process: &Process) {

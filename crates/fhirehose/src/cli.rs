@@ -55,6 +55,8 @@ pub enum Command {
     /// Make the tables of the PostgreSQL stores and the search indices
     #[command(subcommand)]
     Migrate(MigrateCommand),
+    /// Build a table of the warehouse anew from its topic, and swap it in
+    Rebuild(RebuildArgs),
     /// Check and explain mappings, without Kafka
     #[command(subcommand)]
     Mappings(MappingsCommand),
@@ -123,10 +125,32 @@ pub enum TopicsCommand {
 
 #[derive(Clone, Copy, Subcommand)]
 pub enum MigrateCommand {
-    /// Show what `apply` would do
+    /// Show what `apply` would do, with the SQL for declared tables; exit 1 if any of it is refused
     Plan,
-    /// Apply pending migrations; make search templates, indices and the alias
+    /// Apply pending migrations, bring tables to their declarations, make search templates, indices and the alias
     Apply,
+    /// Print the declared tables and their columns in Markdown; no database is needed
+    Tables,
+}
+
+#[derive(Args)]
+#[command(after_help = "\
+The new table is filled beside the old one from the beginning of its topic to where sink-warehouse is, which may run
+meanwhile. For the swap it must be stopped; the command waits for that. Killed at any time, it goes on where it was.
+Examples:
+  fhirehose rebuild fact.encounter_fact
+  fhirehose rebuild dim.facility_dimension --anew
+Exit code: 0 when the tables are swapped; else 1, and the old table is as it was.")]
+pub struct RebuildArgs {
+    /// A declared table, such as fact.encounter_fact
+    #[arg(value_name = "TABLE")]
+    pub table: String,
+    /// Drop what an earlier run has filled and begin anew
+    #[arg(long)]
+    pub anew: bool,
+    /// Build it although Kafka no longer holds the topic's first records: their rows will be missing
+    #[arg(long)]
+    pub without_lost: bool,
 }
 
 #[derive(Subcommand)]

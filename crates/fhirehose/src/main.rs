@@ -36,6 +36,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Processors => commands::list::processors(),
         Command::Topics(command) => commands::topics::run(&app(Vec::new())?, command),
         Command::Migrate(command) => commands::migrate::run(&app(Vec::new())?, command),
+        Command::Rebuild(args) => commands::rebuild::run(app(Vec::new())?, &args),
         Command::Mappings(command) => commands::mappings::run(&app(Vec::new())?, &command),
         Command::Config(command) => commands::config::run(&app(Vec::new())?, &command),
         Command::Devices(command) => commands::devices::run(&app(Vec::new())?, &command),

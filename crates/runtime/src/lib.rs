@@ -7,6 +7,7 @@
 mod admin;
 mod age;
 mod assignment;
+mod backfill;
 mod clients;
 mod cluster;
 mod config;
@@ -30,6 +31,7 @@ mod tables;
 mod transact;
 mod worker;
 
+pub use backfill::{Backfilled, backfill, first_offsets};
 pub use clients::{Clients, ManagedProperty};
 pub use cluster::{Cluster, ClusterError};
 pub use config::{

@@ -3,10 +3,16 @@
 //! once; any order of arrival ends in the same rows; a fact points at the dimension version that holds at its own
 //! time, also when that version comes later. Never: knows a table by name, or holds state outside the database.
 
+mod catalog;
+mod check;
 mod declaration;
 mod key;
 mod members;
+mod migration;
+mod rebuild;
 mod scd2;
+mod spec;
+mod swap;
 mod table;
 mod upsert;
 mod warehouse;
@@ -20,6 +26,8 @@ use fhirehose_stream::Fault;
 use fhirehose_topics::Registry;
 
 pub use declaration::Problem;
+pub use migration::{MigrationError, Pending, Plan, apply, describe, plan};
+pub use rebuild::{Rebuild, RebuildError, Swap};
 pub use warehouse::Warehouse;
 
 /// The sink. `pipeline` is the consumer group, `shapes` the directory that holds `views/warehouse` and

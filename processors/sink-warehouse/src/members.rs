@@ -44,7 +44,7 @@ impl Members {
 impl MemberSql {
     pub(crate) fn prepare(client: &mut Client, table: &Table) -> Result<MemberSql, StoreError> {
         let declaration = &table.declaration;
-        let (name, key, id) = (&declaration.table, &declaration.key, table.id_columns());
+        let (name, key, id) = (&table.name, &declaration.key, table.id_columns());
         let typed = table.id_types.iter().enumerate().map(|(at, kind)| format!("m.id{at}::{kind}"));
         let typed: Vec<String> = typed.collect();
         let arrays: Vec<String> = (0..typed.len()).map(|at| format!("${}::text[]", at + 3)).collect();

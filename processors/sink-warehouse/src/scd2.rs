@@ -5,6 +5,7 @@ use fhirehose_faultpoint::planted;
 use fhirehose_pgsink::StoreError;
 use postgres::{Client, Statement};
 
+use crate::declaration::Declaration;
 use crate::table::Table;
 
 /// Statements for one dimension.
@@ -143,6 +144,33 @@ fn qualified(alias: &str, columns: &str) -> String {
     columns.split(", ").map(|column| format!("{alias}.{}", column.trim())).collect::<Vec<_>>().join(", ")
 }
 
+/// The version that holds at a fact's time, as a subquery over `f`; `at` is that time.
+fn version_at(id: &str, at: &str, dimension: &Declaration) -> String {
+    let Declaration { table, key, .. } = dimension;
+    format!(
+        "(SELECT d.{key} FROM {table} AS d
+         WHERE d.tenant_id = f.tenant_id AND d.{} = f.{id} AND d.valid_from <= {at}
+         ORDER BY d.valid_from DESC LIMIT 1)",
+        dimension.id[0]
+    )
+}
+
+/// Points all rows of a table, with its key, at the versions that hold at their time: `column` refers to
+/// `dimension` by the column `id`.
+pub(crate) fn point_all(
+    (table, row): (&str, &str),
+    (column, id): (&str, &str),
+    at: &str,
+    dimension: &Declaration,
+) -> String {
+    format!(
+        "UPDATE {table} AS t SET {column} = v.key FROM (
+             SELECT f.{row} AS row, {} AS key FROM {table} AS f WHERE f.{id} IS NOT NULL
+         ) AS v WHERE t.{row} = v.row AND t.{column} <> v.key",
+        version_at(id, at, dimension)
+    )
+}
+
 /// Points a fact's key at the versions that hold at its time now, for the members that moved.
 pub(crate) struct Repoint(Statement);
 
@@ -156,9 +184,7 @@ impl Repoint {
         at: &str,
         dimension: &Table,
     ) -> Result<Repoint, StoreError> {
-        let (name, row) = (&fact.declaration.table, &fact.declaration.key);
-        let (dim, key, dim_id) =
-            (&dimension.declaration.table, &dimension.declaration.key, dimension.id_columns());
+        let (name, row) = (&fact.name, &fact.declaration.key);
         let kind = dimension.id_types.first().map_or("text", String::as_str);
         // The outer comparison of the id is checked again should the row change meanwhile.
         let sql = format!(
@@ -168,13 +194,11 @@ impl Repoint {
              )
              UPDATE {name} AS t SET {column} = v.key
              FROM (
-                 SELECT f.{row} AS row, m.id, (
-                     SELECT d.{key} FROM {dim} AS d
-                     WHERE d.tenant_id = f.tenant_id AND d.{dim_id} = f.{id} AND d.valid_from <= {at}
-                     ORDER BY d.valid_from DESC LIMIT 1) AS key
+                 SELECT f.{row} AS row, m.id, {version} AS key
                  FROM moved AS m JOIN {name} AS f ON f.tenant_id = m.tenant_id AND f.{id} = m.id AND {at} >= m.at
              ) AS v
-             WHERE t.{row} = v.row AND t.{id} = v.id AND t.{column} <> v.key"
+             WHERE t.{row} = v.row AND t.{id} = v.id AND t.{column} <> v.key",
+            version = version_at(id, at, &dimension.declaration),
         );
         Ok(Repoint(client.prepare(&sql)?))
     }

@@ -7,7 +7,7 @@ use fhirehose_tape::Value;
 use fhirehose_views::{Cell, View};
 use postgres::Client;
 
-use crate::declaration::{self, Declaration, Declared, Kind};
+use crate::declaration::{self, Declaration, Declared, Deletes, Kind};
 use crate::key;
 use crate::members::Versions;
 
@@ -45,6 +45,10 @@ pub(crate) struct Member {
 /// A declared table and its rows of the current batch.
 pub(crate) struct Table {
     pub declaration: Declaration,
+    /// The table that is written: the declared one, or another in its place while that is built anew.
+    pub name: String,
+    /// Whether records become rows here; else it is there for those that refer to it.
+    pub fed: bool,
     view: View,
     tracked: Vec<usize>,
     id: Vec<usize>,
@@ -97,7 +101,7 @@ pub(crate) struct Before {
 impl Table {
     /// `kinds` says what each declared table is.
     pub(crate) fn new(declared: Declared, kinds: &HashMap<String, Kind>) -> Table {
-        let Declared { declaration, view } = declared;
+        let Declared { declaration, view, .. } = declared;
         let position = |name: &String| view.columns().iter().position(|column| *column.name == **name);
         let positions = |names: &[String]| names.iter().filter_map(position).collect::<Vec<_>>();
         let lookup = |lookup: &declaration::Lookup| Lookup {
@@ -117,6 +121,8 @@ impl Table {
             repeats: false,
             unresolved: Vec::new(),
             gone: Gone::default(),
+            name: declaration.table.clone(),
+            fed: true,
             declaration,
             view,
         }
@@ -136,9 +142,14 @@ impl Table {
         self.view.columns().iter().map(|column| &*column.name)
     }
 
+    /// Columns that a function of the database fills; it knows the declared table, not one in its place.
+    pub(crate) fn refresh(&self) -> Option<&declaration::Refresh> {
+        self.declaration.refresh.as_ref().filter(|_| self.name == self.declaration.table)
+    }
+
     /// The dimension whose members' rows here are computed over all of a member's.
     pub(crate) fn refreshed_dimension(&self) -> Option<&str> {
-        let refresh = self.declaration.refresh.as_ref()?;
+        let refresh = self.refresh()?;
         self.declaration.lookups.get(&refresh.lookup).map(|lookup| lookup.table.as_str())
     }
 
@@ -154,8 +165,11 @@ impl Table {
         if declaration.kind != Kind::Code {
             columns.push(declaration.id[0].clone());
         }
+        if declaration.kind == Kind::View {
+            columns.push(own("row_nr"));
+        }
         columns.extend([own("source_ts"), own("version")]);
-        if declaration.kind == Kind::Fact {
+        if !declaration.kind.is_dimension() {
             columns.push(own("source_event_id"));
         }
         columns.extend(self.view_columns().map(own));
@@ -171,9 +185,9 @@ impl Table {
     /// Checks the declaration against the database, and makes the stage.
     pub(crate) fn connected(&mut self, client: &mut Client) -> Result<(), StoreError> {
         let declaration = &self.declaration;
-        let shape = TableShape::read(client, &declaration.table)?;
+        let shape = TableShape::read(client, &self.name)?;
         // A version is staged as its change is kept.
-        let target = declaration.changes.as_ref().unwrap_or(&declaration.table);
+        let target = declaration.changes.as_ref().unwrap_or(&self.name);
         let staged = TableShape::read(client, target)?;
         let columns = self.columns();
         let mut wrong: Vec<String> = Vec::new();
@@ -199,7 +213,8 @@ impl Table {
             wrong.push(format!("there is no table {}", shape.name));
         }
         if !wrong.is_empty() {
-            return Err(Fault::fatal(wrong.join("; ")).into());
+            let wrong = wrong.join("; ");
+            return Err(Fault::fatal(format!("{wrong} (`fhirehose migrate plan` shows what to do)")).into());
         }
         client.batch_execute(&format!(
             "CREATE TEMP TABLE {} ON COMMIT DELETE ROWS AS SELECT {} FROM {target} WITH NO DATA",
@@ -252,12 +267,12 @@ impl Table {
         }
     }
 
-    /// Copies a fact's rows into the table itself; `false` where they must be merged.
+    /// Copies rows of a fact or view into the table itself; `false` where they must be merged.
     pub(crate) fn copy_straight(&mut self, client: &mut Client) -> Result<bool, StoreError> {
-        if self.declaration.kind != Kind::Fact {
+        if self.declaration.kind.is_dimension() {
             return Ok(false);
         }
-        self.straight.copy(client, &self.rows, &self.declaration.table, self.repeats)
+        self.straight.copy(client, &self.rows, &self.name, self.repeats)
     }
 
     /// Sends the batch's rows to the stage.
@@ -273,7 +288,7 @@ impl Table {
         resource: Value<'_>,
         members: &mut Vec<(String, i64, Member)>,
     ) -> Result<u32, Rejection> {
-        let (mut count, mut rejected) = (0, None);
+        let (mut count, mut rejected) = (0_u32, None);
         let Table {
             view,
             declaration,
@@ -288,15 +303,16 @@ impl Table {
             ..
         } = self;
         let mut push = |cells: &[Cell<'_>]| -> Result<(), Rejection> {
+            let nr = count;
             count += 1;
-            if count > 1 {
+            if count > 1 && declaration.kind != Kind::View {
                 return Err(Rejection::new(
                     Reason::InvalidFhir,
                     format!("{}: more than one row", declaration.table),
                 ));
             }
-            let mut row = leading(declaration, origin, cells, tracked, id);
-            if let (Kind::Fact, Some(Datum::Int(key))) = (declaration.kind, row.first()) {
+            let mut row = leading(declaration, origin, nr, cells, tracked, id);
+            if let (false, Some(Datum::Int(key))) = (declaration.kind.is_dimension(), row.first()) {
                 *repeats |= !keys.insert(*key);
             }
             row.extend(cells.iter().map(datum));
@@ -311,7 +327,7 @@ impl Table {
             rows.push(row.into_iter()).map_err(|(at, _)| wrong_type(declaration, view, at))?;
             let time = event_time.and_then(|at| cells.get(at)).and_then(|cell| datum(cell).micros().ok());
             for (at, (lookup, (parts, member))) in lookups.iter().zip(found).enumerate() {
-                let (Some(parts), true) = (parts, lookup.kind != Kind::Fact) else { continue };
+                let (Some(parts), true) = (parts, lookup.kind.is_dimension()) else { continue };
                 if lookup.kind == Kind::Scd2 {
                     // Lookups end the row: a length of four bytes, then the key's eight.
                     let at_key = rows.end() - (lookups.len() - at) * 12 + 4;
@@ -348,19 +364,18 @@ impl Table {
         origin: Origin<'_>,
         members: &mut Vec<(String, i64, Member)>,
     ) -> Result<(), Rejection> {
-        match self.declaration.kind {
-            // A code outlives the resource it was found in.
-            Kind::Code => {}
-            Kind::Scd2 => {
+        match self.declaration.deletes() {
+            Deletes::Keep => {}
+            Deletes::Close => {
                 let cells = vec![Cell::Null; self.view.columns().len()];
-                let mut row = leading(&self.declaration, origin, &cells, &self.tracked, &self.id);
+                let mut row = leading(&self.declaration, origin, 0, &cells, &self.tracked, &self.id);
                 (row[2], row[3]) = (Datum::Bool(true), Datum::Int(0));
                 row.extend(cells.iter().map(datum));
                 let pushed = self.rows.push(row.into_iter());
                 pushed.map_err(|(at, _)| wrong_type(&self.declaration, &self.view, at))?;
                 members.push(self.own_member(origin));
             }
-            Kind::Scd1 | Kind::Fact => {
+            Deletes::Mark | Deletes::Remove => {
                 if self.id_types.iter().any(|kind| kind == "uuid")
                     && uuid::Uuid::try_parse(origin.id).is_err()
                 {
@@ -383,10 +398,11 @@ impl Table {
     }
 }
 
-/// The values of a staged row before those of the view.
+/// The values of a staged row before those of the view. `nr` is the row's place among the resource's.
 fn leading<'a>(
     declaration: &Declaration,
     origin: Origin<'a>,
+    nr: u32,
     cells: &[Cell<'_>],
     tracked: &[usize],
     id: &[usize],
@@ -407,14 +423,21 @@ fn leading<'a>(
             let parts: Vec<&str> = parts.iter().map(Cow::as_ref).collect();
             row.push(Datum::Int(key::surrogate(table, origin.tenant, &parts)));
         }
+        Kind::View => {
+            let parts = [origin.id, &nr.to_string()];
+            row.push(Datum::Int(key::surrogate(table, origin.tenant, &parts)));
+        }
         Kind::Scd1 | Kind::Fact => row.push(Datum::Int(key::surrogate(table, origin.tenant, &[origin.id]))),
     }
     row.push(Datum::Text(origin.tenant));
     if declaration.kind != Kind::Code {
         row.push(Datum::Text(origin.id));
     }
+    if declaration.kind == Kind::View {
+        row.push(Datum::Int(i64::from(nr)));
+    }
     row.extend([Datum::Int(origin.source_ts), Datum::Int(origin.version)]);
-    if declaration.kind == Kind::Fact {
+    if !declaration.kind.is_dimension() {
         row.push(Datum::Text(origin.event_id));
     }
     row
@@ -447,6 +470,7 @@ fn parts<'c>(cells: &'c [Cell<'_>], id: &[usize]) -> Option<Vec<&'c str>> {
 fn wrong_type(declaration: &Declaration, view: &View, at: usize) -> Rejection {
     let own = match declaration.kind {
         Kind::Scd2 => 8,
+        Kind::View => 7,
         Kind::Fact => 6,
         Kind::Scd1 => 5,
         Kind::Code => 4,

@@ -1,4 +1,4 @@
-//! Facts, and dimensions that are overwritten: one row per key, of the newest version.
+//! Facts, rows of views, and dimensions that are overwritten: one row per key, of the newest version.
 
 use std::collections::BTreeSet;
 
@@ -6,12 +6,14 @@ use fhirehose_pgsink::{StoreError, TableShape};
 use fhirehose_stream::Fault;
 use postgres::{Client, Statement};
 
-use crate::declaration::Kind;
+use crate::declaration::{Deletes, Kind};
 use crate::scd2::{Moved, Repoint};
 use crate::table::{Member, Table};
 
 /// Statements for one table that is written by key.
 pub(crate) struct UpsertSql {
+    /// Removes what the staged rows of a resource replace, where a resource has several.
+    replace: Option<Statement>,
     upsert: Statement,
     /// Removes rows, or marks them in a dimension; codes have none.
     gone: Option<Statement>,
@@ -32,7 +34,7 @@ impl UpsertSql {
         table: &Table,
         all: &[Table],
     ) -> Result<UpsertSql, StoreError> {
-        let shape = TableShape::read(client, &table.declaration.table)?;
+        let shape = TableShape::read(client, &table.name)?;
         let event_time = table.declaration.event_time.as_deref();
         // Bare where it can be, for the index that ends in it.
         let at = match event_time {
@@ -55,7 +57,7 @@ impl UpsertSql {
             }
         }
         let gone = gone_sql(table).map(|sql| client.prepare(&sql)).transpose()?;
-        let refresh = match &table.declaration.refresh {
+        let refresh = match table.refresh() {
             Some(refresh) => {
                 let lookup = &table.declaration.lookups[&refresh.lookup];
                 Some(Refresh {
@@ -69,7 +71,11 @@ impl UpsertSql {
             }
             None => None,
         };
-        Ok(UpsertSql { upsert: client.prepare(&upsert_sql(table))?, gone, refresh, repoints })
+        let (replace, upsert) = match table.declaration.kind {
+            Kind::View => (Some(client.prepare(&replace_sql(table))?), insert_sql(table)),
+            _ => (None, upsert_sql(table)),
+        };
+        Ok(UpsertSql { replace, upsert: client.prepare(&upsert)?, gone, refresh, repoints })
     }
 
     /// Members of the rows these resources (tenants and ids) have now, where columns are computed over them.
@@ -87,6 +93,9 @@ impl UpsertSql {
     pub(crate) fn write(&self, client: &mut Client, table: &mut Table) -> Result<(), StoreError> {
         if table.has_rows() && !table.copy_straight(client)? {
             table.copy(client)?;
+            if let Some(replace) = &self.replace {
+                client.execute(replace, &[])?;
+            }
             client.execute(&self.upsert, &[])?;
         }
         let gone = &table.gone;
@@ -131,10 +140,10 @@ fn upsert_sql(table: &Table) -> String {
         })
         .map(|column| format!("{column} = excluded.{column}"))
         .collect();
-    if declaration.kind != Kind::Fact {
+    if declaration.kind.is_dimension() {
         set.push("is_inferred = false".into());
     }
-    if declaration.kind == Kind::Scd1 {
+    if declaration.deletes() == Deletes::Mark {
         set.push("is_deleted = false".into());
     }
     // Versions of different resources cannot be compared: the newest use of a code describes it.
@@ -150,7 +159,7 @@ fn upsert_sql(table: &Table) -> String {
         "INSERT INTO {name} AS t ({all}) SELECT {all} \
          FROM (SELECT DISTINCT ON ({key}) * FROM {stage} ORDER BY {key}, {order}) AS s \
          ON CONFLICT (tenant_id, {id}) DO UPDATE SET {set}, loaded_at = now() WHERE {newer}",
-        name = declaration.table,
+        name = table.name,
         key = declaration.key,
         all = columns.join(", "),
         stage = table.stage(),
@@ -158,24 +167,53 @@ fn upsert_sql(table: &Table) -> String {
     )
 }
 
+/// The newest version staged of each resource.
+fn newest(table: &Table) -> String {
+    let (id, stage) = (table.id_columns(), table.stage());
+    format!("(SELECT tenant_id, {id}, max(version) AS version FROM {stage} GROUP BY tenant_id, {id})")
+}
+
+/// Removes the rows of older versions of the resources staged.
+fn replace_sql(table: &Table) -> String {
+    let (name, id, newest) = (&table.name, table.id_columns(), newest(table));
+    format!(
+        "DELETE FROM {name} AS t USING {newest} AS n \
+         WHERE t.tenant_id = n.tenant_id AND t.{id} = n.{id} AND t.version < n.version"
+    )
+}
+
+/// Inserts the rows of the newest version staged, where the table does not have that or a newer one.
+fn insert_sql(table: &Table) -> String {
+    let (id, all) = (table.id_columns(), table.columns().join(", "));
+    format!(
+        "INSERT INTO {name} ({all}) SELECT {all} FROM (SELECT DISTINCT ON ({key}) s.* FROM {stage} AS s \
+         JOIN {newest} AS n USING (tenant_id, {id}, version) ORDER BY {key}) AS s \
+         WHERE NOT EXISTS (SELECT FROM {name} AS t \
+         WHERE t.tenant_id = s.tenant_id AND t.{id} = s.{id} AND t.version >= s.version)",
+        name = table.name,
+        key = table.declaration.key,
+        stage = table.stage(),
+        newest = newest(table),
+    )
+}
+
 fn gone_sql(table: &Table) -> Option<String> {
-    let declaration = &table.declaration;
-    let (name, id) = (&declaration.table, table.id_columns());
+    let (name, id) = (&table.name, table.id_columns());
     let kind = table.id_types.first()?;
     let gone = "unnest($1::text[], $2::text[], $3::int8[], $4::int8[]) AS g (tenant, id, version, source_ts)";
     let same = format!("t.tenant_id = g.tenant AND t.{id} = g.id::{kind} AND t.version < g.version");
-    match declaration.kind {
-        Kind::Fact => Some(format!("DELETE FROM {name} AS t USING {gone} WHERE {same}")),
-        Kind::Scd1 => Some(format!(
+    match table.declaration.deletes() {
+        Deletes::Remove => Some(format!("DELETE FROM {name} AS t USING {gone} WHERE {same}")),
+        Deletes::Mark => Some(format!(
             "UPDATE {name} AS t SET is_deleted = true, version = g.version, \
              source_ts = to_timestamp(g.source_ts / 1000.0), loaded_at = now() FROM {gone} WHERE {same}"
         )),
-        Kind::Scd2 | Kind::Code => None,
+        Deletes::Close | Deletes::Keep => None,
     }
 }
 
 fn members_sql(table: &Table, member: &str) -> String {
-    let (name, id) = (&table.declaration.table, table.id_columns());
+    let (name, id) = (&table.name, table.id_columns());
     let kind = table.id_types.first().map_or("text", String::as_str);
     format!(
         "SELECT DISTINCT t.tenant_id, t.{member}::text FROM {name} AS t \

@@ -12,6 +12,7 @@ use postgres::Client;
 use crate::declaration::{self, Kind, Problem};
 use crate::key;
 use crate::members::{MemberSql, Members};
+use crate::migration::{AFTER, BEFORE};
 use crate::scd2::{self, Scd2Sql};
 use crate::table::{Member, Origin, Table};
 use crate::upsert::UpsertSql;
@@ -57,20 +58,52 @@ impl Warehouse {
         registry: Arc<Registry>,
         schemas: Arc<dyn SchemaSource + Send + Sync>,
     ) -> Result<Warehouse, Vec<Problem>> {
-        let declared = declaration::load(&shapes.join("views/warehouse"), &registry)?;
+        let declared = declaration::load(shapes, &registry)?;
         let kinds =
             declared.iter().map(|table| (table.declaration.table.clone(), table.declaration.kind)).collect();
-        Ok(Warehouse {
+        let tables = declared.into_iter().map(|declared| Table::new(declared, &kinds)).collect();
+        Ok(Warehouse::of(shapes, registry, schemas, tables))
+    }
+
+    /// The same for one table, written under another name. Those it refers to are there for that alone.
+    pub(crate) fn of_one(
+        shapes: &Path,
+        registry: Arc<Registry>,
+        schemas: Arc<dyn SchemaSource + Send + Sync>,
+        table: &str,
+        name: &str,
+    ) -> Result<Warehouse, Vec<Problem>> {
+        let mut warehouse = Warehouse::load(shapes, registry, schemas)?;
+        let is_it = |one: &&Table| one.declaration.table == table;
+        let lookups = warehouse.tables.iter().filter(is_it).flat_map(|one| one.declaration.lookups.values());
+        let needed: BTreeSet<String> = lookups.map(|lookup| lookup.table.clone()).collect();
+        warehouse.tables.retain(|one| is_it(&one) || needed.contains(&one.declaration.table));
+        for one in &mut warehouse.tables {
+            one.fed = one.declaration.table == table;
+            if one.fed {
+                one.name = name.to_owned();
+            }
+        }
+        Ok(warehouse)
+    }
+
+    fn of(
+        shapes: &Path,
+        registry: Arc<Registry>,
+        schemas: Arc<dyn SchemaSource + Send + Sync>,
+        tables: Vec<Table>,
+    ) -> Warehouse {
+        Warehouse {
             registry,
             schemas,
             migrations: shapes.join("schemas/sql"),
-            tables: declared.into_iter().map(|declared| Table::new(declared, &kinds)).collect(),
+            tables,
             statements: Vec::new(),
             members: BTreeMap::new(),
             touched: BTreeMap::new(),
             record: Tape::new(),
             resource: Tape::new(),
-        })
+        }
     }
 
     /// Adds one record to the rows of every table it feeds: to all or, rejected, to none.
@@ -138,7 +171,9 @@ impl Warehouse {
             None => row,
         };
         let mut rows = 0;
-        for table in self.tables.iter_mut().filter(|table| table.declaration.input == *topic.name) {
+        for table in
+            self.tables.iter_mut().filter(|table| table.fed && table.declaration.input == *topic.name)
+        {
             let first = members.len();
             let added = match record.value() {
                 Some(_) => table.upsert(origin, resource, members),
@@ -235,15 +270,20 @@ fn origin(
 
 impl Tables for Warehouse {
     fn connected(&mut self, client: &mut Client) -> Result<(), StoreError> {
-        migrate::require(client, &self.migrations, migrate::WAREHOUSE)
+        let files = [BEFORE, AFTER].concat();
+        migrate::require(client, &self.migrations, &files)
             .map_err(|error| Fault::fatal(error.to_string()))?;
         for table in &mut self.tables {
             table.connected(client)?;
         }
         self.statements.clear();
         for table in &self.tables {
-            let is_dimension = table.declaration.kind != Kind::Fact;
-            let members = is_dimension.then(|| MemberSql::prepare(client, table)).transpose()?;
+            let members = table
+                .declaration
+                .kind
+                .is_dimension()
+                .then(|| MemberSql::prepare(client, table))
+                .transpose()?;
             let write = match table.declaration.kind {
                 Kind::Scd2 => Write::Versions(Box::new(Scd2Sql::prepare(client, table)?)),
                 _ => Write::Rows(UpsertSql::prepare(client, table, &self.tables)?),

@@ -452,7 +452,7 @@ fn a_wrong_declaration_is_refused_with_file_and_reason() {
     let dir = tempfile::tempdir().unwrap();
     let views = dir.path().join("views/warehouse");
     std::fs::create_dir_all(&views).unwrap();
-    let view = r#"{"resource": "Patient", "select": [{"column": [{"name": "city", "path": "address.first().city"}]}]}"#;
+    let view = r#"{"resource": "Patient", "select": [{"column": [{"name": "city", "path": "address.first().city", "type": "string"}]}]}"#;
     for (yaml, json, said) in [
         (
             "table: dim.a\nkind: scd1\ninput: enriched.patient\nkey: k\nid: [a]\nkeys: 1",
@@ -486,12 +486,37 @@ fn a_wrong_declaration_is_refused_with_file_and_reason() {
             "a.json",
         ),
         (
+            "table: dim.a\nkind: scd1\ninput: enriched.patient\nkey: k\nid: [a]\ndeletes: remove",
+            view,
+            "can mark, keep",
+        ),
+        (
+            "table: dim.a\nkind: scd1\ninput: enriched.patient\nkey: k\nid: [a]\ncolumns: {b: {type: text}}",
+            view,
+            "filled by nothing",
+        ),
+        (
+            "table: dim.a\nkind: scd1\ninput: enriched.patient\nkey: k\nid: [a]\ncolumns: {city: {type: blob}}",
+            view,
+            "type blob",
+        ),
+        (
+            "table: dim.a\nkind: scd1\ninput: enriched.patient\nkey: k\nid: [a]\nindexes: {i: [town]}",
+            view,
+            "no column town",
+        ),
+        (
+            "table: dim.a\nkind: scd1\ninput: enriched.patient\nkey: k\nid: [a]",
+            "{\"resource\": \"Patient\", \"select\": [{\"column\": [{\"name\": \"c\", \"path\": \"name.famly\", \"type\": \"string\"}]}]}",
+            "no element famly",
+        ),
+        (
             "table: dim.a\nkind: scd1\ninput: vitals.sample\nkey: k\nid: [a]",
             "{\"resource\": \"V\", \"select\": [{\"column\": [{\"name\": \"c\", \"path\": \"pulse_rat\"}]}]}",
             "pulse_rat",
         ),
     ] {
-        std::fs::write(views.join("a.yaml"), yaml).unwrap();
+        std::fs::write(views.join("a.yml"), yaml).unwrap();
         std::fs::write(views.join("a.json"), json).unwrap();
         let fault = sink_warehouse::new(
             "postgres://nowhere/x",

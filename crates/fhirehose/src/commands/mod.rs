@@ -4,6 +4,7 @@ pub mod fhirpath;
 pub mod list;
 pub mod mappings;
 pub mod migrate;
+pub mod rebuild;
 pub mod run;
 pub mod simulate;
 pub mod topics;

@@ -4,11 +4,10 @@
 #[path = "../../../../crates/pgsink/tests/support/mod.rs"]
 mod database;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use fhirehose_codec::{AvroEncoder, MemorySchemas, SchemaSource};
-use fhirehose_pgsink::migrate;
 use fhirehose_stream::{Batch, HEADER_SOURCE_TS, HEADER_VERSION, Sink, TopicPartition, Verdict};
 use fhirehose_tape::Tape;
 use fhirehose_topics::Registry;
@@ -50,7 +49,7 @@ impl Shapes {
 
 pub fn migrated(name: &str) -> TestDatabase {
     let database = TestDatabase::create(name);
-    migrate::apply(&database.url, &root().join("schemas/sql"), migrate::WAREHOUSE, |_| {}).unwrap();
+    sink_warehouse::apply(&database.url, &root(), &Registry::load(&root()).unwrap(), |_| {}).unwrap();
     database
 }
 
@@ -65,11 +64,16 @@ pub struct Worker {
 
 impl Worker {
     pub fn new(database: &TestDatabase, pipeline: &str, partition: i32) -> Worker {
+        Worker::over(database, pipeline, partition, &root())
+    }
+
+    /// With tables declared in another directory.
+    pub fn over(database: &TestDatabase, pipeline: &str, partition: i32, dir: &Path) -> Worker {
         let shapes = Shapes::load();
         let sink = sink_warehouse::new(
             &database.url,
             pipeline,
-            &root(),
+            dir,
             shapes.registry.clone(),
             shapes.schemas.clone(),
         )
