@@ -4,6 +4,7 @@ use clap::{Args, Parser, Subcommand};
 use fhirehose_runtime::StartFrom;
 use fhirehose_simulate::{DevicesArgs, HospitalArgs};
 
+use crate::commands::validate::Release;
 use crate::commands::views::Format;
 
 /// Hospital databases and bedside devices in; FHIR, time series, search index, star schema and cache
@@ -62,6 +63,8 @@ pub enum Command {
     Mappings(MappingsCommand),
     /// Evaluate a FHIRPath expression on resources
     Fhirpath(FhirpathArgs),
+    /// Check resources against FHIR's definitions and terminology
+    Validate(ValidateArgs),
     /// Check SQL-on-FHIR views, and make tables of files of resources
     #[command(subcommand)]
     Views(ViewsCommand),
@@ -203,6 +206,26 @@ pub struct FhirpathArgs {
     /// Take a Bundle as one resource
     #[arg(long)]
     pub whole: bool,
+}
+
+#[derive(Args)]
+#[command(after_help = "\
+Prints a line per finding: file, line, error or warning, path and rule. A Bundle is checked with all it holds.
+Examples:
+  fhirehose validate patient.json
+  fhirehose validate --version r5 observations.ndjson.gz
+  gzip -dc bundle.json.gz | fhirehose validate -
+Exit code: 0 if all are valid; 1 if any is not, or could not be read.")]
+pub struct ValidateArgs {
+    /// JSON, NDJSON or Bundle files, also gzipped; `-` is standard input
+    #[arg(required = true, value_name = "FILE")]
+    pub input: Vec<PathBuf>,
+    /// The release of FHIR: r4 (4.0.1) or r5 (5.0.0)
+    #[arg(long, value_enum, default_value = "r4")]
+    pub version: Release,
+    /// Take warnings for errors
+    #[arg(long)]
+    pub strict: bool,
 }
 
 #[derive(Subcommand)]

@@ -41,6 +41,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Config(command) => commands::config::run(&app(Vec::new())?, &command),
         Command::Devices(command) => commands::devices::run(&app(Vec::new())?, &command),
         Command::Fhirpath(args) => commands::fhirpath::run(&args),
+        Command::Validate(args) => commands::validate::run(&args),
         Command::Views(command) => commands::views::run(&command),
         Command::Simulate(command) => commands::simulate::run(&command),
     }

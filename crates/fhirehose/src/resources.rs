@@ -15,6 +15,8 @@ pub const STANDARD_INPUT: &str = "-";
 pub struct Document<'t> {
     pub value: Value<'t>,
     pub place: String,
+    /// The text, where it is a file's and may have many lines.
+    pub lines: Option<&'t [u8]>,
 }
 
 impl<'t> Document<'t> {
@@ -49,7 +51,8 @@ pub fn each(
     reader.read_until(b'\n', &mut text).with_context(|| name.clone())?;
     if !is_ndjson(&name) && tape.parse_json(&text).is_err() {
         reader.read_to_end(&mut text).with_context(|| name.clone())?;
-        return visit(document(&mut tape, &text, name));
+        let whole = document(&mut tape, &text, name);
+        return visit(whole.map(|whole| Document { lines: Some(&text), ..whole }));
     }
     let mut line = 1_u64;
     while !text.is_empty() {
@@ -84,7 +87,7 @@ fn document<'t>(tape: &'t mut Tape, text: &[u8], place: String) -> Result<Docume
     }
     let value = tape.root();
     match value.get("resourceType") {
-        Some(_) => Ok(Document { value, place }),
+        Some(_) => Ok(Document { value, place, lines: None }),
         None => Err(Broken { place, why: "no resource: it has no resourceType".into() }),
     }
 }

@@ -8,6 +8,7 @@ pub mod rebuild;
 pub mod run;
 pub mod simulate;
 pub mod topics;
+pub mod validate;
 pub mod views;
 
 use std::io::Write;
