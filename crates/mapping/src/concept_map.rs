@@ -1,11 +1,10 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use fhirehose_fhir::terminology;
 use fhirehose_tape::{Tape, Value};
 
 use crate::problem::{Position, Problems};
-use crate::terminology::Terminology;
+use crate::terminology::{Terminology, check_code};
 
 /// A CSV file of `mappings/maps/`: values of a source to codes. Columns `source,system,code,display`, then any
 /// of its own; an empty cell is an element that is not there.
@@ -110,7 +109,7 @@ impl ConceptMap {
         if self.by_source.insert(source.to_owned(), 0).is_some() {
             problems.add(at, format!("`{source}` is mapped twice"));
         }
-        if let Err(error) = terminology::check_code(cell(1), cell(2)) {
+        if let Err(error) = check_code(cell(1), cell(2)) {
             problems.add(at, format!("`{}` of {}: {error}", cell(2), cell(1)));
         }
         if !cell(2).is_empty() {

@@ -2,8 +2,18 @@
 
 use std::collections::{BTreeSet, HashMap};
 
+use fhirehose_fhir::terminology::{self, CodeError};
+
 /// Systems of our own: what the concept maps have of one is all of it.
 const OWN: &str = "urn:fhirehose:codes:";
+
+/// What is wrong with a written-out code by itself: its check digit, or its shape.
+pub(crate) fn check_code(system: &str, code: &str) -> Result<(), CodeError> {
+    match system {
+        terminology::ICD_10_CM => terminology::icd_10_cm(code),
+        _ => terminology::check_code(system, code),
+    }
+}
 
 /// The codes the files name, and what each is displayed as.
 #[derive(Default)]

@@ -247,6 +247,10 @@ fn codes_agree_with_the_files() {
     assert_eq!(with("{system: urn:fhirehose:codes:kind, code: one, display: One}"), Vec::<String>::new());
     for (coding, wanted) in [
         (
+            "{system: \"http://hl7.org/fhir/sid/icd-10-cm\", code: e11}",
+            "18:84: `e11` of http://hl7.org/fhir/sid/icd-10-cm: not the shape of a code of this system",
+        ),
+        (
             "{system: urn:fhirehose:codes:kind, code: two}",
             "18:73: urn:fhirehose:codes:kind has no code `two`; the concept maps have one",
         ),
@@ -258,6 +262,16 @@ fn codes_agree_with_the_files() {
         let told = with(coding);
         assert_eq!(told, [format!("cdc/db/people.yaml:{wanted}")], "{coding}");
     }
+    let npi = |value: &str| {
+        let identifier =
+            format!("      identifier: [{{system: \"http://hl7.org/fhir/sid/us-npi\", value: \"{value}\"}}]");
+        let text = GOOD.replace("      gender:", &format!("{identifier}\n      gender:"));
+        load(&[("maps/sex.csv", MAP), ("cdc/db/people.yaml", &text)]).err().unwrap_or_default()
+    };
+    assert_eq!(npi("1234567893"), Vec::<String>::new());
+    assert!(
+        npi("1234567890")[0].ends_with("`1234567890` of http://hl7.org/fhir/sid/us-npi: wrong check digit")
+    );
     let twice = format!("{own}b,urn:fhirehose:codes:kind,one,Eins\n");
     let told = load(&[("maps/sex.csv", MAP), ("maps/kind.csv", &twice), ("cdc/db/people.yaml", GOOD)])
         .err()

@@ -3,10 +3,10 @@
 use fhirehose_fhir::terminology;
 
 use crate::problem::Problems;
-use crate::terminology::Terminology;
+use crate::terminology::{Terminology, check_code};
 use crate::yaml::{Data, Key, Node};
 
-/// Checks one object of a resource: a `system` beside a `code`, and a `code` beside a `valueQuantity`.
+/// Checks one object of a resource: a `system` beside a `code` or an identifier's `value`, and a `code` beside a `valueQuantity`.
 pub(super) fn check(
     entries: &[(Key, Node)],
     file: &str,
@@ -16,7 +16,7 @@ pub(super) fn check(
     if let (Some(system), Some(code), Some(node)) =
         (text(entries, "system"), text(entries, "code"), find(entries, "code"))
     {
-        if let Err(error) = terminology::check_code(system, code) {
+        if let Err(error) = check_code(system, code) {
             problems.add(node.at, format!("`{code}` of {system}: {error}"));
         }
         if let Err(message) = known.code(system, code) {
@@ -27,6 +27,12 @@ pub(super) fn check(
         {
             problems.add(node.at, message);
         }
+    }
+    if let (Some(terminology::NPI), Some(value), Some(node)) =
+        (text(entries, "system"), text(entries, "value"), find(entries, "value"))
+        && let Err(error) = terminology::npi(value)
+    {
+        problems.add(node.at, format!("`{value}` of {}: {error}", terminology::NPI));
     }
     let Some(node) = find(entries, "valueQuantity") else { return };
     let value = node.text().unwrap_or_default();
