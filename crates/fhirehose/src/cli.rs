@@ -65,6 +65,8 @@ pub enum Command {
     Fhirpath(FhirpathArgs),
     /// Check resources against FHIR's definitions and terminology
     Validate(ValidateArgs),
+    /// Print what an FPML template makes of a document
+    Fpml(FpmlArgs),
     /// Check SQL-on-FHIR views, and make tables of files of resources
     #[command(subcommand)]
     Views(ViewsCommand),
@@ -164,9 +166,50 @@ pub enum MappingsCommand {
     #[command(after_help = "\
 The file holds {\"key\": …, \"value\": …, \"headers\": {}, \"timestamp\": ms}, as those in examples/ do.
 Examples:
-  fhirehose mappings explain --record examples/cdc.clinical_data.vital_signs/create.json
+  fhirehose mappings explain --record examples/cdc.clinical_data.vital_signs/create-late.json
   fhirehose mappings explain --record sos.json --topic device.kati")]
     Explain(ExplainArgs),
+    /// Compare what mappings make of their examples with what was accepted before; exit 1 on any difference
+    #[command(after_help = "\
+An example is examples/<topic>/<name>.json; what is accepted of it stands beside it in <name>.expected. Each is mapped
+as of a source and tenant named example, whose zone is UTC.
+Examples:
+  fhirehose mappings test
+  fhirehose mappings test clinical_data.vital_signs kati
+  Look at the difference, then accept it
+    fhirehose mappings test kati; fhirehose mappings test kati --update && git diff examples")]
+    Test(MappingsTestArgs),
+    /// Print a first mapping of a table, made from its columns; guesses are marked
+    #[command(after_help = "\
+The rows themselves are not read. Lines with `GUESS` are to be looked at: `fhirehose mappings check` finds what is
+still wrong.
+Examples:
+  fhirehose mappings scaffold --from mysql://reader@localhost:3306/clinical_data --table allergies
+  fhirehose mappings scaffold --from mysql://reader@db/lab --table results > mappings/cdc/lab/results.yaml
+The password may stand in FHIREHOSE_SCAFFOLD_PASSWORD instead of the address.")]
+    Scaffold(ScaffoldArgs),
+}
+
+#[derive(Args)]
+pub struct MappingsTestArgs {
+    /// Only examples of topics whose name has one of these in it
+    #[arg(value_name = "NAME")]
+    pub names: Vec<String>,
+    /// Accept what the mappings make now
+    #[arg(long)]
+    pub update: bool,
+}
+
+#[derive(Args)]
+pub struct ScaffoldArgs {
+    /// Address of the database: mysql://user@host:port/database
+    #[arg(long, value_name = "URL")]
+    pub from: String,
+    /// The table
+    #[arg(long, value_name = "TABLE")]
+    pub table: String,
+    #[arg(long, hide = true, env = "FHIREHOSE_SCAFFOLD_PASSWORD", hide_env_values = true)]
+    pub password: Option<String>,
 }
 
 #[derive(Args)]
@@ -224,6 +267,28 @@ pub struct ValidateArgs {
     #[arg(long, value_enum, default_value = "r4")]
     pub version: Release,
     /// Take warnings for errors
+    #[arg(long)]
+    pub strict: bool,
+}
+
+#[derive(Args)]
+#[command(after_help = "\
+Files are YAML or JSON. Members of the context are variables: {\"limit\": 5} is %limit. %context is the document.
+Examples:
+  fhirehose fpml --template appointment.yaml --in response.json
+  fhirehose fpml --template observation.yaml --in - --context codes.yaml < row.json
+Exit code: 0; 1 if a file could not be read or the template fails on the document; 2 if the template is wrong.")]
+pub struct FpmlArgs {
+    /// The template; `-` is standard input
+    #[arg(long, value_name = "FILE")]
+    pub template: PathBuf,
+    /// The document it is filled from; `-` is standard input
+    #[arg(long = "in", value_name = "FILE")]
+    pub input: PathBuf,
+    /// Variables
+    #[arg(long, value_name = "FILE")]
+    pub context: Option<PathBuf>,
+    /// Refuse names of the document's members: it is seen through variables only
     #[arg(long)]
     pub strict: bool,
 }

@@ -42,6 +42,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Devices(command) => commands::devices::run(&app(Vec::new())?, &command),
         Command::Fhirpath(args) => commands::fhirpath::run(&args),
         Command::Validate(args) => commands::validate::run(&args),
+        Command::Fpml(args) => commands::fpml::run(&args),
         Command::Views(command) => commands::views::run(&command),
         Command::Simulate(command) => commands::simulate::run(&command),
     }

@@ -12,13 +12,17 @@ use crate::references::{References, targets};
 use crate::resources::{Broken, each};
 
 /// As clap has it for what the command line says wrong.
-const USAGE: u8 = 2;
+pub const USAGE: u8 = 2;
+
+/// The time for functions of the clock.
+pub fn now() -> anyhow::Result<Temporal> {
+    let now = jiff::Zoned::now().strftime("%Y-%m-%dT%H:%M:%S%.3f%:z").to_string();
+    Temporal::date_time(&now).context("the clock tells no time of years 1 to 9999")
+}
 
 /// Evaluates an expression on every resource of the files.
 pub fn run(args: &FhirpathArgs) -> anyhow::Result<ExitCode> {
-    let now = jiff::Zoned::now().strftime("%Y-%m-%dT%H:%M:%S%.3f%:z").to_string();
-    let now = Temporal::date_time(&now).context("the clock tells no time of years 1 to 9999")?;
-    let env = Env::fhir().definitions(fhirehose_fhir::element_type).clock(now);
+    let env = Env::fhir().definitions(fhirehose_fhir::element_type).clock(now()?);
     let mut env = env.function(Function::new("resolve", 0..=0));
     if let Some(of) = &args.of {
         env = env.of(of);
@@ -152,7 +156,8 @@ impl Failures {
     }
 }
 
-fn say_error(what: &str) {
+/// Tells an error on standard error.
+pub fn say_error(what: &str) {
     // Standard error may be closed; there is nobody left to tell then.
     drop(writeln!(io::stderr(), "error: {what}"));
 }

@@ -1,3 +1,6 @@
+mod scaffold;
+mod test;
+
 use std::fs;
 use std::process::ExitCode;
 
@@ -8,7 +11,7 @@ use super::say;
 use crate::app::App;
 use crate::cli::{ExplainArgs, MappingsCommand};
 
-/// Checks mappings, or explains what one makes of a record.
+/// Checks, explains, tests or begins mappings.
 pub fn run(app: &App, command: &MappingsCommand) -> anyhow::Result<ExitCode> {
     match command {
         MappingsCommand::Check => {
@@ -22,7 +25,26 @@ pub fn run(app: &App, command: &MappingsCommand) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::FAILURE)
         }
         MappingsCommand::Explain(args) => explained(app, args),
+        MappingsCommand::Test(args) => test::run(app, args),
+        MappingsCommand::Scaffold(args) => scaffold::run(args),
     }
+}
+
+/// The source of records whose own is not said.
+fn example_source() -> anyhow::Result<Source> {
+    let zone = Zone::named("UTC")?;
+    Ok(Source {
+        name: "example".into(),
+        tenant: "example".into(),
+        zone,
+        facility_tenants: Default::default(),
+    })
+}
+
+/// The vendor of a device topic that is not configured.
+fn example_vendor(topic: &str) -> anyhow::Result<Vendor> {
+    let name = topic.strip_prefix("device.").unwrap_or("none");
+    Ok(Vendor { name: name.into(), zone: Zone::named("UTC")? })
 }
 
 fn explained(app: &App, args: &ExplainArgs) -> anyhow::Result<ExitCode> {
@@ -35,25 +57,19 @@ fn explained(app: &App, args: &ExplainArgs) -> anyhow::Result<ExitCode> {
     let Some(topic) = args.topic.clone().or(folder) else {
         bail!("say --topic, such as cdc.clinical_data.patients")
     };
-    let utc = || Zone::named("UTC");
     let source = match &args.source {
         Some(name) => app
             .sources()?
             .into_iter()
             .find(|source| *source.name == **name)
             .with_context(|| format!("no [sources.{name}] is configured"))?,
-        None => Source {
-            name: "example".into(),
-            tenant: "example".into(),
-            zone: utc()?,
-            facility_tenants: Default::default(),
-        },
+        None => example_source()?,
     };
     let vendor_name = topic.strip_prefix("device.").unwrap_or("none");
     let configured = app.vendors()?.into_iter().find(|vendor| *vendor.name == *vendor_name);
     let vendor = match configured {
         Some(vendor) => vendor,
-        None => Vendor { name: vendor_name.into(), zone: utc()? },
+        None => example_vendor(&topic)?,
     };
     let topics = app.topics()?;
     let mappings = app.mappings(&topics)?;

@@ -1,6 +1,7 @@
 pub mod config;
 pub mod devices;
 pub mod fhirpath;
+pub mod fpml;
 pub mod list;
 pub mod mappings;
 pub mod migrate;
