@@ -3,9 +3,10 @@ use std::sync::Arc;
 
 use crate::kinds::Kinds;
 use crate::known::{Definitions, Known};
-use crate::limits::{Budget, MAX_STEPS};
+use crate::limits::Budget;
 use crate::{Collection, EvalError, Expr, Item, Temporal};
 use fhirehose_tape::Value;
+use smallvec::SmallVec;
 
 /// What expressions are compiled against: the variables, host functions and, for rows, the columns there are.
 /// Anything else an expression names is a compile error.
@@ -14,7 +15,7 @@ pub struct Env {
     pub(crate) fhir: bool,
     pub(crate) variables: Vec<(Box<str>, Shape)>,
     pub(crate) functions: Vec<Function>,
-    pub(crate) columns: Option<Arc<[(Box<str>, Shape)]>>,
+    pub(crate) columns: Option<Columns>,
     /// Whether what can never be meant is refused where definitions are not given.
     pub(crate) typed: bool,
     pub(crate) clock: Option<Temporal>,
@@ -22,6 +23,9 @@ pub struct Env {
     /// What `$this` is at first, where it is known.
     pub(crate) focus: Known,
 }
+
+/// The columns there are, and what each holds.
+type Columns = Arc<[(Box<str>, Shape)]>;
 
 /// A variable's place in a [`Ctx`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -206,7 +210,7 @@ impl Functions for NoFunctions {
 #[derive(Clone)]
 pub struct Ctx<'a> {
     pub(crate) focus: Collection<'a>,
-    pub(crate) variables: Vec<Collection<'a>>,
+    pub(crate) variables: SmallVec<[Collection<'a>; 8]>,
     pub(crate) host: &'a dyn Functions,
     pub(crate) budget: Budget,
 }
@@ -214,12 +218,19 @@ pub struct Ctx<'a> {
 impl<'a> Ctx<'a> {
     /// A context without variables; an array as focus is a collection of its elements.
     pub fn new(focus: Value<'a>, host: &'a dyn Functions) -> Self {
-        Ctx { focus: crate::item::collect(focus), variables: Vec::new(), host, budget: Budget::full() }
+        Ctx { focus: crate::item::collect(focus), variables: SmallVec::new(), host, budget: Budget::full() }
     }
 
     /// Steps that the last evaluation took.
     pub fn steps(&self) -> u64 {
-        MAX_STEPS - self.budget.left()
+        self.budget.used()
+    }
+
+    /// All evaluations in it share that many steps, as those that make the rows of one record. Otherwise each has
+    /// [`crate::limits::MAX_STEPS`] of its own.
+    pub fn sharing(mut self, steps: u64) -> Self {
+        self.budget = Budget::shared(steps);
+        self
     }
 
     /// Sets a variable. One never set is empty.

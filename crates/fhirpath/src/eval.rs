@@ -9,7 +9,7 @@ use crate::error::EvalError;
 use crate::functions::strings::replaced;
 use crate::functions::{Apply, Args, Call, Cost};
 use crate::item::{Collection, Item};
-use crate::limits::{check_set, pairs};
+use crate::limits::{STEP_MATCHED, STEP_READ, check_set, pairs};
 use crate::ops;
 use crate::parser::Op;
 use crate::plan::Plan;
@@ -68,14 +68,8 @@ fn evaluate<'a>(plan: &'a Plan, scope: Scope<'_, 'a>) -> Evaluated<'a> {
         | Plan::Element { .. }
         | Plan::TypeRoot(_)
         | Plan::OfType(..)
+        | Plan::At(..)
         | Plan::Stream { .. } => collected(plan, scope)?,
-        Plan::At(_, input, index) => {
-            let (input, index) = (eval(input, scope)?, eval(index, scope)?);
-            match single_integer(&index, "[]")?.and_then(|at| usize::try_from(at).ok()) {
-                Some(at) => input.into_iter().nth(at).into_iter().collect(),
-                None => Collection::new(),
-            }
-        }
         Plan::Negate(_, operand) => ops::negate(&eval(operand, scope)?)?,
         Plan::Plus(_, operand) => {
             let value = eval(operand, scope)?;
@@ -115,10 +109,15 @@ fn evaluate<'a>(plan: &'a Plan, scope: Scope<'_, 'a>) -> Evaluated<'a> {
                 Apply::Lambda(run) => run(scope, input, args)?,
                 Apply::Plain(run) => {
                     let args = evaluated(args, scope)?;
+                    let budget = &scope.ctx.budget;
+                    budget.read(&input, STEP_READ)?;
                     match cost {
-                        Cost::Little => {}
-                        Cost::Pairs => scope.ctx.budget.spend(pairs(&input, args.first()))?,
-                        Cost::Pattern => scope.ctx.budget.spend(PATTERN_STEPS)?,
+                        Cost::Little => args.iter().try_for_each(|arg| budget.read(arg, STEP_READ))?,
+                        Cost::Pairs => budget.spend(pairs(&input, args.first().map(|arg| arg.as_slice())))?,
+                        Cost::Pattern => {
+                            budget.spend(PATTERN_STEPS)?;
+                            budget.read(&input, STEP_MATCHED)?;
+                        }
                     }
                     made(scope, run(Call { name, input, args })?)?
                 }
@@ -126,6 +125,7 @@ fn evaluate<'a>(plan: &'a Plan, scope: Scope<'_, 'a>) -> Evaluated<'a> {
         }
         Plan::ReplaceMatches { input, pattern, with, .. } => {
             let (input, with) = (eval(input, scope)?, eval(with, scope)?);
+            scope.ctx.budget.read(&input, STEP_MATCHED)?;
             match (single_text(&input, "replaceMatches()")?, single_text(&with, "replaceMatches()")?) {
                 (Some(text), Some(with)) => made(scope, smallvec![replaced(pattern, &text, &with)?])?,
                 _ => Collection::new(),
@@ -214,23 +214,33 @@ fn holds<'a>(plan: &'a Plan, scope: Scope<'_, 'a>) -> Result<Option<bool>, EvalE
                 },
             },
             Op::Equal | Op::NotEqual => {
+                let compared = |left: &[Item<'a>], right: &[Item<'a>]| {
+                    scope.ctx.budget.compare(left)?;
+                    Ok(ops::equal(left, right))
+                };
                 let equal = match (quick(left, scope), quick(right, scope)) {
-                    (Some(left), Some(right)) => ops::equal(left.as_slice(), right.as_slice()),
+                    (Some(left), Some(right)) => compared(left.as_slice(), right.as_slice())?,
                     _ => {
                         let (left, right) = sides(left, right)?;
-                        ops::equal(&left, &right)
+                        compared(&left, &right)?
                     }
                 };
                 equal.map(|equal| equal == (*op == Op::Equal))
             }
             Op::Equivalent | Op::NotEquivalent => {
                 let (left, right) = sides(left, right)?;
+                scope.ctx.budget.spend(pairs(&left, Some(&right)))?;
+                // Texts are taken letter by letter.
+                scope.ctx.budget.read(&left, STEP_MATCHED)?;
                 Some(ops::equivalent(&left, &right) == (*op == Op::Equivalent))
             }
             Op::Less | Op::LessOrEqual | Op::Greater | Op::GreaterOrEqual => {
                 let name = "a comparison";
                 let order = match (operand(left, scope, name)?, operand(right, scope, name)?) {
-                    (Some(left), Some(right)) => ops::compare(&left, &right)?,
+                    (Some(left), Some(right)) => {
+                        scope.ctx.budget.compare(std::slice::from_ref(&left))?;
+                        ops::compare(&left, &right)?
+                    }
                     _ => None,
                 };
                 order.map(|order| match op {
@@ -250,7 +260,9 @@ fn holds<'a>(plan: &'a Plan, scope: Scope<'_, 'a>) -> Result<Option<bool>, EvalE
             _ => return Err(EvalError::new("'is' asks about one item, not several")),
         },
         Plan::Match { input, pattern, .. } => {
-            single_text(&eval(input, scope)?, "matches()")?.map(|text| pattern.is_match(&text))
+            let input = eval(input, scope)?;
+            scope.ctx.budget.read(&input, STEP_MATCHED)?;
+            single_text(&input, "matches()")?.map(|text| pattern.is_match(&text))
         }
         plan => singleton(&evaluate(plan, scope)?)?,
     })
@@ -261,7 +273,11 @@ fn member_of<'a>(item: &'a Plan, all: &'a Plan, scope: Scope<'_, 'a>) -> Result<
     Ok(match (operand(item, scope, "'in' or 'contains'")?, all) {
         (None, _) => None,
         (Some(item), Plan::Set(all)) => Some(ops::has(all, &item)),
-        (Some(item), all) => Some(ops::has(&eval(all, scope)?, &item)),
+        (Some(item), all) => {
+            let all = eval(all, scope)?;
+            scope.ctx.budget.spend(pairs(&all, Some(std::slice::from_ref(&item))))?;
+            Some(ops::has(&all, &item))
+        }
     })
 }
 

@@ -105,7 +105,7 @@ impl<'a> Item<'a> {
     }
 
     /// The same item without the copy a clone of an owned text would make.
-    pub(crate) fn borrow<'s>(&'s self) -> Item<'s> {
+    pub fn borrow<'s>(&'s self) -> Item<'s> {
         match self {
             Item::String(text) => Item::String(Cow::Borrowed(text)),
             other => other.clone(),
@@ -140,6 +140,14 @@ impl<'a> Item<'a> {
             Kind::Null | Kind::Array | Kind::Object => None,
         };
         atom.unwrap_or_else(|| self.clone())
+    }
+
+    /// As [`Item::atom`], and as [`Item::borrow`] without a copy of a text.
+    pub(crate) fn scalar(&self) -> Item<'_> {
+        match self {
+            Item::Node(_) => self.atom(),
+            made => made.borrow(),
+        }
     }
 
     pub fn as_bool(&self) -> Option<bool> {

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use std::cell::Cell;
 
 use crate::error::EvalError;
-use crate::item::{Collection, Item};
+use crate::item::Item;
 
 /// Bytes of an expression.
 pub const MAX_SOURCE: usize = 1 << 16;
@@ -14,7 +14,8 @@ pub const MAX_SOURCE: usize = 1 << 16;
 /// and evaluator recurse.
 pub const MAX_DEPTH: usize = 64;
 
-/// Steps of one evaluation: parts evaluated, items made, eight pairs compared. All of them take a second or so.
+/// Steps of one evaluation: parts evaluated, items made, items and texts read and compared, by their size. All of
+/// them take a second or so. A clock would end a replay elsewhere than the first run; steps do not.
 pub const MAX_STEPS: u64 = 5_000_000;
 
 /// Items of a collection.
@@ -38,30 +39,53 @@ pub(crate) const STEP_MEMBERS: usize = 16;
 /// Bytes of a made text that cost a step.
 const STEP_BYTES: u64 = 16;
 
+/// Bytes of a text that are read or compared in a step.
+pub(crate) const STEP_READ: usize = 64;
+
+/// Bytes of a text that a pattern is looked for in, in a step.
+pub(crate) const STEP_MATCHED: usize = 16;
+
+/// Values and keys of an object, above which comparing takes more than a step for each: members are looked for.
+const STEP_NODES: usize = 256;
+
 /// The steps an evaluation has left.
 #[derive(Clone)]
-pub(crate) struct Budget(Cell<u64>);
+pub(crate) struct Budget {
+    left: Cell<u64>,
+    /// Of how many.
+    steps: u64,
+    /// Whether all evaluations share them.
+    shared: bool,
+}
 
 impl Budget {
     pub(crate) fn full() -> Self {
-        Budget(Cell::new(MAX_STEPS))
+        Budget { left: Cell::new(MAX_STEPS), steps: MAX_STEPS, shared: false }
     }
 
-    pub(crate) fn left(&self) -> u64 {
-        self.0.get()
+    pub(crate) fn shared(steps: u64) -> Self {
+        Budget { left: Cell::new(steps), steps, shared: true }
     }
 
-    /// Each evaluation has all of them.
+    pub(crate) fn used(&self) -> u64 {
+        self.steps - self.left.get()
+    }
+
+    /// Each evaluation has all of them, unless they are shared.
     pub(crate) fn refill(&self) {
-        self.0.set(MAX_STEPS);
+        if !self.shared {
+            self.left.set(self.steps);
+        }
     }
 
     pub(crate) fn spend(&self, steps: usize) -> Result<(), EvalError> {
-        let left = self.0.get().checked_sub(steps as u64);
-        let Some(left) = left else {
-            return Err(EvalError::new(format!("the expression takes more than {MAX_STEPS} steps")));
+        let Some(left) = self.left.get().checked_sub(steps as u64) else {
+            // What is evaluated next has none either.
+            self.left.set(0);
+            let whose = if self.shared { "all that is evaluated" } else { "the expression" };
+            return Err(EvalError::new(format!("{whose} takes more than {} steps", self.steps)));
         };
-        self.0.set(left);
+        self.left.set(left);
         Ok(())
     }
 
@@ -71,6 +95,16 @@ impl Budget {
             return Err(too_many());
         }
         self.spend(items.len())
+    }
+
+    /// For the texts a function reads, `each` bytes of them in a step.
+    pub(crate) fn read(&self, items: &[Item<'_>], each: usize) -> Result<(), EvalError> {
+        self.spend(items.iter().map(|item| text_len(item) / each).sum())
+    }
+
+    /// For items that are each compared with one other.
+    pub(crate) fn compare(&self, items: &[Item<'_>]) -> Result<(), EvalError> {
+        self.spend(items.iter().map(|item| weight(item) - 1).sum())
     }
 
     /// For the texts a function or operator made.
@@ -106,7 +140,27 @@ pub(crate) fn check_set(items: &[Item<'_>]) -> Result<(), EvalError> {
 }
 
 /// Steps that comparing each with each of two collections, or of one, costs.
-pub(crate) fn pairs(left: &Collection<'_>, right: Option<&Collection<'_>>) -> usize {
-    let others = right.map_or(left.len() / 2, |right| right.len());
-    left.len().saturating_mul(others) / STEP_PAIRS
+pub(crate) fn pairs(left: &[Item<'_>], right: Option<&[Item<'_>]>) -> usize {
+    let others = right.map_or(left.len() / 2, <[_]>::len);
+    let weights: usize = left.iter().map(weight).sum();
+    weights.saturating_mul(others) / STEP_PAIRS
+}
+
+/// How much there is to compare in an item: 1 for what is small.
+pub(crate) fn weight(item: &Item<'_>) -> usize {
+    match item {
+        Item::Node(node) => match node.value() {
+            Some(value) if !value.is_empty() => {
+                let nodes = value.nodes();
+                nodes.saturating_mul(1 + nodes / STEP_NODES)
+            }
+            _ => 1 + text_len(item) / STEP_READ,
+        },
+        Item::Object(members) => members.iter().map(|(_, item)| weight(item)).sum::<usize>().max(1),
+        _ => 1 + text_len(item) / STEP_READ,
+    }
+}
+
+fn text_len(item: &Item<'_>) -> usize {
+    item.as_str().map_or(0, str::len)
 }

@@ -40,7 +40,7 @@ pub(crate) fn equal(left: &[Item<'_>], right: &[Item<'_>]) -> Option<bool> {
 }
 
 pub(crate) fn item_equal(left: &Item<'_>, right: &Item<'_>) -> Option<bool> {
-    let (left, right) = (left.atom(), right.atom());
+    let (left, right) = (left.scalar(), right.scalar());
     match (&left, &right) {
         (Item::String(a), Item::String(b)) => return Some(a == b),
         (Item::Boolean(a), Item::Boolean(b)) => return Some(a == b),
@@ -121,7 +121,7 @@ pub(crate) fn equivalent(left: &[Item<'_>], right: &[Item<'_>]) -> bool {
 }
 
 fn item_equivalent(left: &Item<'_>, right: &Item<'_>) -> bool {
-    let (left, right) = (left.atom(), right.atom());
+    let (left, right) = (left.scalar(), right.scalar());
     if let (Item::String(a), Item::String(b)) = (&left, &right) {
         return same_text(a, b);
     }
@@ -220,7 +220,7 @@ pub(crate) fn quantity<'a>(item: &Item<'a>) -> Option<Quantity<'a>> {
 
 /// `<` and its like; `None` where dates are too imprecise or units too different to tell.
 pub(crate) fn compare(left: &Item<'_>, right: &Item<'_>) -> Result<Option<Ordering>, EvalError> {
-    let (left, right) = (left.atom(), right.atom());
+    let (left, right) = (left.scalar(), right.scalar());
     if let (Item::Integer(a), Item::Integer(b)) = (&left, &right) {
         return Ok(Some(a.cmp(b)));
     }

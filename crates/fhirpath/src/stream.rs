@@ -1,7 +1,7 @@
 //! Paths item by item: `a.b.where(c).d.first()` makes no collection between its steps.
 
 use crate::error::EvalError;
-use crate::eval::{Evaluated, Scope, eval, placed, single_text, truth};
+use crate::eval::{Evaluated, Scope, eval, placed, single_integer, single_text, truth};
 use crate::item::{Collection, Item};
 use crate::limits::STEP_MEMBERS;
 use crate::navigate::{element, member};
@@ -41,7 +41,7 @@ pub(crate) fn collected<'a>(plan: &'a Plan, scope: Scope<'_, 'a>) -> Evaluated<'
 }
 
 /// Gives `take` the items of a plan, one after the other.
-fn each<'a>(plan: &'a Plan, scope: Scope<'_, 'a>, take: Take<'_, 'a>) -> Result<(), EvalError> {
+pub(crate) fn each<'a>(plan: &'a Plan, scope: Scope<'_, 'a>, take: Take<'_, 'a>) -> Result<(), EvalError> {
     scope.ctx.budget.spend(1)?;
     steps(plan, scope, take).map_err(|error| placed(error, plan))
 }
@@ -67,6 +67,18 @@ fn steps<'a>(plan: &'a Plan, scope: Scope<'_, 'a>, take: Take<'_, 'a>) -> Result
             true => take(item.clone()),
             false => Ok(()),
         }),
+        Plan::At(_, input, index) => {
+            let index = single_integer(&eval(index, scope)?, "[]")?.and_then(|at| usize::try_from(at).ok());
+            let (mut at, mut found) = (0, None);
+            over(input, scope, &mut |item| {
+                if Some(at) == index {
+                    found = Some(item.clone());
+                }
+                at += 1;
+                Ok(())
+            })?;
+            found.map_or(Ok(()), take)
+        }
         Plan::Stream { input, run, args, .. } => function(plan, *run, input, args, scope, take),
         other => eval(other, scope)?.into_iter().try_for_each(take),
     }

@@ -66,6 +66,41 @@ fn what_takes_too_long_is_ended() {
     }
 }
 
+/// Steps are counted by what is looked at: a small expression on a large record may cost much.
+#[test]
+fn what_is_read_and_compared_counts() {
+    let many: Vec<String> = (0..2_000).map(|n| format!("\"k{n}\":{n}")).collect();
+    let (many, text) = (many.join(","), "x".repeat(50_000));
+    let n: Vec<String> = (0..2_000).map(|n| n.to_string()).collect();
+    let document =
+        format!(r#"{{"n":[{}],"a":{{{many}}},"b":{{{many}}},"t":"{text}","u":"{text}"}}"#, n.join(","));
+    let mut tape = Tape::new();
+    tape.parse_json(document.as_bytes()).unwrap();
+    let after = |source: &str, steps: u64| {
+        let expr = Expr::compile(source, &Env::plain()).unwrap();
+        let ctx = Ctx::new(tape.root(), &NoFunctions).sharing(steps);
+        expr.eval(&ctx).map(drop).map_err(|error| error.to_string())
+    };
+    for source in [
+        "n.select(%context.a.none)",
+        "n.all(%context.a = %context.b)",
+        "n.all(%context.a ~ %context.b)",
+        "n.all(%context.t = %context.u)",
+        "n.all(%context.t <= %context.u)",
+        "n.all(%context.t ~ %context.u)",
+        "n.where(%context.t in %context.u).empty()",
+        "n.all(%context.t.indexOf('y') < 0)",
+        "n.all(%context.t.matches('y').not())",
+        "n.all('x'.indexOf(%context.t) < 0)",
+    ] {
+        // Many times what as many small items would take.
+        let error = after(source, 150_000).unwrap_err();
+        assert_eq!(error, "all that is evaluated takes more than 150000 steps", "{source}");
+    }
+    assert_eq!(after("a = b and t = u", 150_000), Ok(()));
+    assert_eq!(after("n.all(%context.n[0] = 0 and 'x'.indexOf('y') < 0)", 150_000), Ok(()));
+}
+
 #[test]
 fn each_evaluation_has_all_steps() {
     let expr = Expr::compile("n.where($this > 3).count()", &Env::plain()).unwrap();

@@ -1,3 +1,5 @@
+use smallvec::SmallVec;
+
 use crate::{Node, Tag, Tape};
 
 /// What a [`Value`] is.
@@ -97,6 +99,11 @@ impl<'t> Value<'t> {
         self.len() == 0
     }
 
+    /// How many values and keys stand in it, itself and the replaced included.
+    pub fn nodes(self) -> usize {
+        self.span().len()
+    }
+
     /// The member of an object; `None` where it has none of that name or is no object.
     pub fn get(self, key: &str) -> Option<Value<'t>> {
         // The length is compared before the text is looked at: most keys differ in it.
@@ -131,7 +138,7 @@ impl<'t> Value<'t> {
             return write_scalar(self.tape, node, out);
         }
         // Open containers: the node after the last, and the closing bracket.
-        let mut open: Vec<(u32, u8)> = Vec::new();
+        let mut open: SmallVec<[(u32, u8); 16]> = SmallVec::new();
         let mut at = self.at;
         let mut first = true;
         loop {

@@ -71,31 +71,32 @@ impl ColumnType {
 
     /// The item as a cell; `None` where it is of another type.
     pub(crate) fn cell<'a>(self, item: &Item<'a>) -> Option<Cell<'a>> {
-        let text = item.text();
-        if let (None, Some(node)) = (&text, node(item))
-            && node.value().is_none()
-        {
+        if node(item).is_some_and(|node| node.value().is_none()) {
             // A primitive that has extensions only.
             return Some(Cell::Null);
         }
+        // Only where it is wanted: of what an expression makes it is made.
+        let text = || item.text();
         Some(match self {
             ColumnType::Any => match item.atom() {
                 Item::Boolean(value) => Cell::Bool(value),
                 Item::Integer(value) => Cell::Integer(value),
-                Item::Decimal(_) => Cell::Decimal(text?),
-                Item::Date(_) => Cell::Date(text?),
-                Item::DateTime(_) => Cell::DateTime(text?),
-                Item::Time(_) => Cell::Time(text?),
+                Item::Decimal(_) => Cell::Decimal(text()?),
+                Item::Date(_) => Cell::Date(text()?),
+                Item::DateTime(_) => Cell::DateTime(text()?),
+                Item::Time(_) => Cell::Time(text()?),
                 Item::String(text) => Cell::Text(text),
                 Item::Node(_) | Item::Quantity(_) | Item::Object(_) => return None,
             },
             ColumnType::Boolean => Cell::Bool(item.as_bool()?),
             ColumnType::Integer => Cell::Integer(item.as_i64()?),
-            ColumnType::Decimal => item.as_decimal().and(text).map(Cell::Decimal)?,
-            ColumnType::Text => Cell::Text(text?),
-            ColumnType::Date => Cell::Date(text.filter(|text| Temporal::date(text).is_some())?),
-            ColumnType::DateTime => Cell::DateTime(text.filter(|text| Temporal::date_time(text).is_some())?),
-            ColumnType::Time => Cell::Time(text.filter(|text| Temporal::time(text).is_some())?),
+            ColumnType::Decimal => item.as_decimal().and_then(|_| text()).map(Cell::Decimal)?,
+            ColumnType::Text => Cell::Text(text()?),
+            ColumnType::Date => Cell::Date(text().filter(|text| Temporal::date(text).is_some())?),
+            ColumnType::DateTime => {
+                Cell::DateTime(text().filter(|text| Temporal::date_time(text).is_some())?)
+            }
+            ColumnType::Time => Cell::Time(text().filter(|text| Temporal::time(text).is_some())?),
             ColumnType::Json => json(item),
         })
     }

@@ -13,8 +13,9 @@ mod rows;
 pub use cell::{Cell, ColumnType};
 pub use limits::{
     MAX_BYTES, MAX_CELLS, MAX_COLUMNS, MAX_DEFINITION, MAX_EXPRESSION, MAX_ITEMS, MAX_NESTING, MAX_REPEAT,
+    MAX_STEPS,
 };
-pub use rows::RowError;
+pub use rows::{RowError, Scratch};
 
 use fhirehose_fhirpath::{Env, Expr, Item, Slot};
 

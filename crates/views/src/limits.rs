@@ -15,5 +15,8 @@ pub const MAX_CELLS: usize = 1 << 22;
 pub const MAX_BYTES: usize = 1 << 28;
 /// Items of one resource that a `forEach`, `forEachOrNull` or `repeat` comes by, nested ones as often as they do.
 pub const MAX_ITEMS: usize = 1 << 20;
+/// Steps of FHIRPath that the rows of one resource take, all expressions together; some seconds. A clock would end
+/// a replay elsewhere than the first run; steps do not.
+pub const MAX_STEPS: u64 = 1 << 25;
 /// Levels a `repeat` goes down: no document is deeper.
 pub const MAX_REPEAT: usize = fhirehose_tape::MAX_DEPTH;

@@ -2,7 +2,7 @@ use fhirehose_fhirpath::{Collection, Ctx, EvalError, Expr, Item};
 use fhirehose_tape::Value;
 
 use crate::functions::ViewFunctions;
-use crate::limits::{MAX_BYTES, MAX_CELLS, MAX_ITEMS, MAX_REPEAT};
+use crate::limits::{MAX_BYTES, MAX_CELLS, MAX_ITEMS, MAX_REPEAT, MAX_STEPS};
 use crate::{Cell, ColumnType, Each, Select, View};
 
 /// Why a resource has no rows by a view. Never holds values.
@@ -16,12 +16,31 @@ pub struct RowError {
 
 static FUNCTIONS: ViewFunctions = ViewFunctions;
 
+/// Room for the rows of one resource, to be used again for the next.
+#[derive(Default)]
+pub struct Scratch {
+    cells: Vec<Cell<'static>>,
+    aside: Vec<Cell<'static>>,
+    items: Vec<Item<'static>>,
+}
+
 impl View {
-    /// Gives every row of a resource to `emit`, in the definition's order, or none where there is an error. A
-    /// resource of another type than the view's has none; an object without a `resourceType` is taken as being
-    /// of the view's.
+    /// The rows of one resource, as [`View::rows_in`] gives them.
     pub fn rows<'a>(
         &'a self,
+        resource: Value<'a>,
+        emit: &mut impl FnMut(&[Cell<'a>]),
+    ) -> Result<(), RowError> {
+        self.rows_in(&mut Scratch::default(), resource, emit)
+    }
+
+    /// Gives every row of a resource to `emit`, in the definition's order, or none where there is an error. A
+    /// resource of another type than the view's has none; an object without a `resourceType` is taken as being
+    /// of the view's. With a `scratch` that was used before it allocates nothing, cells of JSON and texts that
+    /// an expression makes apart.
+    pub fn rows_in<'a>(
+        &'a self,
+        scratch: &mut Scratch,
         resource: Value<'a>,
         emit: &mut impl FnMut(&[Cell<'a>]),
     ) -> Result<(), RowError> {
@@ -29,9 +48,9 @@ impl View {
         if of.is_some_and(|of| of != &*self.resource) {
             return Ok(());
         }
-        let mut ctx = Ctx::new(resource, &FUNCTIONS);
+        let mut ctx = Ctx::new(resource, &FUNCTIONS).sharing(MAX_STEPS);
         for (slot, item) in &self.constants {
-            ctx.set(*slot, one(item.clone()));
+            ctx.set(*slot, one(item.borrow()));
         }
         for slot in self.whole {
             ctx.set(slot, Item::of(resource).into_iter().collect());
@@ -49,12 +68,32 @@ impl View {
                 _ => return Err(error("where", "more than one value")),
             }
         }
-        let cells = vec![Cell::Null; self.columns.len()];
-        let mut run = Run { view: self, ctx, index: 0, cells, bytes: 0, items: 0 };
-        run.level(&self.body, 0)?;
-        run.cells.chunks_exact(self.columns.len()).for_each(emit);
-        Ok(())
+        let mut run = Run {
+            view: self,
+            ctx,
+            index: 0,
+            cells: emptied(std::mem::take(&mut scratch.cells)),
+            aside: emptied(std::mem::take(&mut scratch.aside)),
+            items: emptied(std::mem::take(&mut scratch.items)),
+            bytes: 0,
+            count: 0,
+        };
+        run.cells.resize(self.columns.len(), Cell::Null);
+        let made = run.level(&self.body, 0);
+        if made.is_ok() {
+            run.cells.chunks_exact(self.columns.len()).for_each(emit);
+        }
+        let Run { cells, aside, items, .. } = run;
+        *scratch = Scratch { cells: emptied(cells), aside: emptied(aside), items: emptied(items) };
+        made
     }
+}
+
+/// A vector without its elements, and so of elements of another lifetime; the room stays, as both are of one
+/// layout.
+fn emptied<A, B>(mut all: Vec<A>) -> Vec<B> {
+    all.clear();
+    all.into_iter().filter_map(|_| None).collect()
 }
 
 /// The rows of one resource in the making, row after row; cells of parts of the definition that are still to come
@@ -65,27 +104,31 @@ struct Run<'a> {
     /// `%rowIndex`.
     index: usize,
     cells: Vec<Cell<'a>>,
+    /// Rows that a select has still to make others of; of nested selects behind each other.
+    aside: Vec<Cell<'a>>,
+    /// Items that a select is still to be done for; of nested selects behind each other.
+    items: Vec<Item<'a>>,
     /// Bytes in cells so far, with those of rows that are gone.
     bytes: usize,
     /// Items come by so far.
-    items: usize,
+    count: usize,
 }
 
 impl<'a> Run<'a> {
     /// Makes of every row after the first `from` cells one for each row of a select.
     fn select(&mut self, select: &'a Select, from: usize) -> Result<(), RowError> {
         let Some(each) = &select.each else { return self.level(select, from) };
-        let items = match each {
+        let first = self.items.len();
+        match each {
             Each::Every(path) | Each::OrNull(path, _) => {
-                path.eval(&self.ctx).map_err(|error| failed("forEach", &error))?
+                let found = &mut self.items;
+                path.each(&self.ctx, &mut |item| found.push(item))
+                    .map_err(|error| failed("forEach", &error))?;
             }
-            Each::Repeat(paths) => {
-                let mut found = Collection::new();
-                self.descend(paths, 0, &mut found)?;
-                found
-            }
-        };
-        if items.is_empty() {
+            Each::Repeat(paths) => self.descend(paths, 0)?,
+        }
+        let end = self.items.len();
+        if first == end {
             match each {
                 Each::OrNull(_, row_indexes) => {
                     for row in self.cells[from..].chunks_exact_mut(self.view.columns.len()) {
@@ -97,17 +140,17 @@ impl<'a> Run<'a> {
             return Ok(());
         }
         let outer = self.index;
-        let last = items.len() - 1;
-        let mut base = if last == 0 { Vec::new() } else { self.cells.split_off(from) };
-        for (index, item) in items.into_iter().enumerate() {
-            let start = if last == 0 { from } else { self.again(&mut base, index == last)? };
-            self.count("forEach")?;
-            self.set_index(index);
-            let focus = self.ctx.refocus(item);
+        let rows = self.set_aside(from);
+        for at in first..end {
+            let start = self.again(rows, at + 1 == end)?;
+            self.come_by("forEach")?;
+            self.set_index(at - first);
+            let focus = self.ctx.refocus(self.items[at].clone());
             let done = self.level(select, start);
             self.ctx.restore(focus);
             done?;
         }
+        self.items.truncate(first);
         self.set_index(outer);
         Ok(())
     }
@@ -129,26 +172,33 @@ impl<'a> Run<'a> {
             self.select(inner, from)?;
         }
         let Some((last, others)) = select.union.split_last() else { return Ok(()) };
-        let mut base = self.cells.split_off(from);
+        let rows = self.set_aside(from);
         for branch in others {
-            let start = self.again(&mut base, false)?;
+            let start = self.again(rows, false)?;
             self.select(branch, start)?;
         }
-        let start = self.again(&mut base, true)?;
+        let start = self.again(rows, true)?;
         self.select(last, start)
     }
 
-    /// Adds the rows there were once more; returns where they start.
-    fn again(&mut self, base: &mut Vec<Cell<'a>>, last: bool) -> Result<usize, RowError> {
+    /// Puts the rows from `from` on aside; returns where they are found again.
+    fn set_aside(&mut self, from: usize) -> usize {
+        let rows = self.aside.len();
+        self.aside.extend(self.cells.drain(from..));
+        rows
+    }
+
+    /// Adds the rows that were put aside there once more, or the last time; returns where they start.
+    fn again(&mut self, rows: usize, last: bool) -> Result<usize, RowError> {
         let start = self.cells.len();
-        if start + base.len() > MAX_CELLS {
+        if start + self.aside.len() - rows > MAX_CELLS {
             return Err(error("rows", format!("more than {MAX_CELLS} cells of one resource")));
         }
         if last {
-            self.cells.append(base);
+            self.cells.extend(self.aside.drain(rows..));
         } else {
-            self.add_bytes(base.iter().map(Cell::bytes).sum())?;
-            self.cells.extend_from_slice(base);
+            self.add_bytes(self.aside[rows..].iter().map(Cell::bytes).sum())?;
+            self.cells.extend_from_slice(&self.aside[rows..]);
         }
         Ok(start)
     }
@@ -161,23 +211,18 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// What paths lead to from what is in focus, and from there again.
-    fn descend(
-        &mut self,
-        paths: &'a [Expr],
-        depth: usize,
-        found: &mut Collection<'a>,
-    ) -> Result<(), RowError> {
+    /// Finds what paths lead to from what is in focus, and from there again.
+    fn descend(&mut self, paths: &'a [Expr], depth: usize) -> Result<(), RowError> {
         for path in paths {
             for item in path.eval(&self.ctx).map_err(|error| failed("repeat", &error))? {
                 if depth == MAX_REPEAT {
                     let why = format!("goes deeper than {MAX_REPEAT} levels; do its paths lead down?");
                     return Err(error("repeat", why));
                 }
-                self.count("repeat")?;
-                found.push(item.clone());
+                self.come_by("repeat")?;
+                self.items.push(item.clone());
                 let focus = self.ctx.refocus(item);
-                let done = self.descend(paths, depth + 1, found);
+                let done = self.descend(paths, depth + 1);
                 self.ctx.restore(focus);
                 done?;
             }
@@ -185,9 +230,9 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    fn count(&mut self, what: &str) -> Result<(), RowError> {
-        self.items += 1;
-        if self.items > MAX_ITEMS {
+    fn come_by(&mut self, what: &str) -> Result<(), RowError> {
+        self.count += 1;
+        if self.count > MAX_ITEMS {
             return Err(error(what, format!("comes by more than {MAX_ITEMS} items of one resource")));
         }
         Ok(())

@@ -4,7 +4,7 @@ use fhirehose_fhirpath::Env;
 use fhirehose_tape::Tape;
 use fhirehose_views::{
     MAX_BYTES, MAX_CELLS, MAX_COLUMNS, MAX_DEFINITION, MAX_EXPRESSION, MAX_ITEMS, MAX_NESTING, MAX_REPEAT,
-    View,
+    MAX_STEPS, View,
 };
 use serde_json::{Value, json};
 
@@ -85,6 +85,21 @@ fn work_that_leaves_no_rows() {
 }
 
 #[test]
+fn work_of_all_columns_together() {
+    // Each column takes a million steps and more, which one alone may.
+    let column = |i: usize| {
+        let path = format!("%resource.name.all(%resource.name.all({i} >= 0)) and name.count() < 2000");
+        json!({"name": format!("c{i}"), "path": path})
+    };
+    let columns = |n: usize| -> Value { (0..n).map(column).collect() };
+    assert_eq!(rows(json!([{"column": columns(2)}]), 1000), Ok(1));
+    let error = rows(json!([{"column": columns(30)}]), 1000).unwrap_err();
+    let (column, why) = error.split_once(": ").unwrap();
+    assert!(column.starts_with('c'), "{error}");
+    assert_eq!(why, "all that is evaluated takes more than 33554432 steps");
+}
+
+#[test]
 fn repeats_that_come_back() {
     let column = json!([{"name": "a", "path": "id"}]);
     for path in ["$this", "%resource", "name | $this", "iif(true, $this)"] {
@@ -107,6 +122,7 @@ fn the_docs_say_them() {
         MAX_COLUMNS,
         MAX_REPEAT,
         MAX_ITEMS,
+        MAX_STEPS as usize,
         MAX_CELLS,
         MAX_BYTES,
     ];

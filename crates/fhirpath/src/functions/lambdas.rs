@@ -5,7 +5,7 @@ use crate::error::EvalError;
 use crate::eval::{Evaluated, Scope, boolean, eval, truth};
 use crate::item::Collection;
 use crate::kinds::Kinds;
-use crate::limits::{MAX_REPEATED, STEP_PAIRS};
+use crate::limits::{MAX_REPEATED, STEP_PAIRS, weight};
 use crate::ops::has;
 use crate::plan::Plan;
 use crate::stream::Stream;
@@ -63,7 +63,7 @@ fn rounds<'a>(
         for (index, item) in round.iter().enumerate() {
             for item in eval(projection, scope.at(item, index))? {
                 if !every {
-                    scope.ctx.budget.spend(found.len() / STEP_PAIRS)?;
+                    scope.ctx.budget.spend(found.len().saturating_mul(weight(&item)) / STEP_PAIRS)?;
                     if has(&found, &item) {
                         continue;
                     }

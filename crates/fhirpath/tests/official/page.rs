@@ -87,7 +87,7 @@ fn bounds(out: &mut String) -> std::fmt::Result {
     for (what, limit) in [
         ("bytes of an expression", limits::MAX_SOURCE as u64),
         ("levels of parts in parts, of a path or of a chain of operators", limits::MAX_DEPTH as u64),
-        ("steps of an evaluation: parts evaluated, items made, pairs compared", limits::MAX_STEPS),
+        ("steps of an evaluation: parts evaluated, items made, what is read and compared", limits::MAX_STEPS),
         ("items of a collection", limits::MAX_ITEMS as u64),
         ("bytes of a text that an expression makes", limits::MAX_TEXT as u64),
         ("items that functions on sets take", limits::MAX_SET as u64),
