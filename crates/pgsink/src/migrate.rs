@@ -110,8 +110,6 @@ impl fmt::Display for Step {
 
 /// The components a time series database needs, in order.
 pub const TIMESCALE: &[&str] = &["offsets", "timescale"];
-/// The components a warehouse database needs, in order.
-pub const WAREHOUSE: &[&str] = &["offsets", "warehouse"];
 /// All files of the components with their state; changes nothing. `dir` is `schemas/sql`.
 pub fn plan(url: &str, dir: &Path, components: &[&str]) -> Result<Vec<Step>, MigrateError> {
     steps(&mut Connector::new(url, "fhirehose-migrate")?.connect()?, dir, components)
