@@ -8,7 +8,7 @@ use std::thread;
 
 use anyhow::{Context, bail};
 use fhirehose_tape::{Tape, Value};
-use fhirehose_views::View;
+use fhirehose_views::{Scratch, View};
 
 use super::input::{Progress, documents};
 use super::table::{Format, Layout, Rows, Sink};
@@ -66,12 +66,12 @@ pub fn run(view: &View, args: &ViewsRunArgs) -> anyhow::Result<ExitCode> {
         scope.spawn(move || read(&args.input, is_of_bundles(view), progress, &to_workers, &in_order));
         for _ in 0..workers {
             scope.spawn(move || {
-                let mut tape = Tape::new();
+                let (mut tape, mut scratch) = (Tape::new(), Scratch::default());
                 // A receiver is one thread's at a time; what was taken is worked on when it is free again.
                 let next = || jobs.lock().unwrap_or_else(PoisonError::into_inner).recv();
                 while let Ok((batch, reply)) = next() {
                     // Nobody waits where the output failed.
-                    drop(reply.send(work(view, layout, &mut tape, &batch)));
+                    drop(reply.send(work(view, layout, &mut tape, &mut scratch, &batch)));
                 }
             });
         }
@@ -160,7 +160,7 @@ fn read<'f>(
 }
 
 /// Makes the rows of a batch.
-fn work(view: &View, layout: &Layout, tape: &mut Tape, batch: &Batch<'_>) -> Part {
+fn work(view: &View, layout: &Layout, tape: &mut Tape, scratch: &mut Scratch, batch: &Batch<'_>) -> Part {
     let mut part = Part { rows: layout.rows(), resources: 0, others: 0, broken: Vec::new() };
     let mut start = 0;
     for Span { end, line, entry } in &batch.documents {
@@ -172,14 +172,14 @@ fn work(view: &View, layout: &Layout, tape: &mut Tape, batch: &Batch<'_>) -> Par
         }
         let root = tape.root();
         if entry.is_some() {
-            part.entry(view, layout, root, || place(*entry));
+            part.entry(view, layout, scratch, root, || place(*entry));
         } else if resource_type(root) == Some(BUNDLE) && !is_of_bundles(view) {
             // One that was not cut into its entries: a line of NDJSON, or its type stands behind them.
             for (index, entry) in (0..).zip(root.get("entry").into_iter().flat_map(Value::elements)) {
-                part.entry(view, layout, entry, || place(Some(index)));
+                part.entry(view, layout, scratch, entry, || place(Some(index)));
             }
         } else {
-            part.resource(view, layout, root, || place(None));
+            part.resource(view, layout, scratch, root, || place(None));
         }
     }
     if let Some((line, why)) = &batch.broken {
@@ -191,18 +191,32 @@ fn work(view: &View, layout: &Layout, tape: &mut Tape, batch: &Batch<'_>) -> Par
 
 impl Part {
     /// An entry of a Bundle, which may be without a resource.
-    fn entry(&mut self, view: &View, layout: &Layout, entry: Value<'_>, place: impl Fn() -> String) {
+    fn entry(
+        &mut self,
+        view: &View,
+        layout: &Layout,
+        scratch: &mut Scratch,
+        entry: Value<'_>,
+        place: impl Fn() -> String,
+    ) {
         if let Some(resource) = entry.get("resource") {
-            self.resource(view, layout, resource, place);
+            self.resource(view, layout, scratch, resource, place);
         }
     }
 
-    fn resource(&mut self, view: &View, layout: &Layout, resource: Value<'_>, place: impl Fn() -> String) {
+    fn resource(
+        &mut self,
+        view: &View,
+        layout: &Layout,
+        scratch: &mut Scratch,
+        resource: Value<'_>,
+        place: impl Fn() -> String,
+    ) {
         if resource_type(resource).is_some_and(|of| of != view.resource()) {
             self.others += 1;
             return;
         }
-        match self.rows.add(view, layout, |mut emit| view.rows(resource, &mut emit)) {
+        match self.rows.add(view, layout, |mut emit| view.rows_in(scratch, resource, &mut emit)) {
             Ok(()) => self.resources += 1,
             Err(error) => self.broken.push(format!("{}: {error}", place())),
         }
