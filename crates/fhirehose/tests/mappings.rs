@@ -41,7 +41,7 @@ fn a_mapping_is_tested_against_what_was_accepted() {
     let (said, code) = run(dir.path(), &["test"]);
     assert_eq!(code, Some(1), "{said}");
     assert!(
-        said.contains("nothing is accepted of it yet") && said.contains("+    \"text\": \"Amna\""),
+        said.contains("nothing is accepted of it yet") && said.contains("+      \"text\": \"Amna\""),
         "{said}"
     );
     let (said, code) = run(dir.path(), &["test", "--update"]);
