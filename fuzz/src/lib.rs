@@ -2,6 +2,7 @@
 //! The fuzzer in `libfuzzer/` looks for such bytes; the tests here run what it has found, and the seeds.
 
 mod fhirpath;
+mod fpml;
 mod json;
 mod validator;
 mod view;
@@ -14,6 +15,7 @@ pub const TARGETS: &[Target] = &[
     ("json", json::json),
     ("fhirpath_parse", fhirpath::parse),
     ("fhirpath_eval", fhirpath::eval),
+    ("fpml", fpml::fpml),
     ("view", view::view),
     ("validator", validator::validator),
 ];

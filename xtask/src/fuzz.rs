@@ -15,10 +15,11 @@ const VERSION: &str = "0.13.2";
 const PAGE: &str = "docs/generated/fuzz.md";
 
 /// A target and its dictionary.
-const TARGETS: [(&str, &str); 5] = [
+const TARGETS: [(&str, &str); 6] = [
     ("json", "fhir"),
     ("fhirpath_parse", "fhirpath"),
     ("fhirpath_eval", "fhirpath"),
+    ("fpml", "fpml"),
     ("view", "view"),
     ("validator", "fhir"),
 ];
@@ -43,6 +44,7 @@ Targets:
   json            the JSON tape, against serde_json
   fhirpath_parse  expressions are compiled, or refused at a place
   fhirpath_eval   a line with an expression, then the document it is evaluated on
+  fpml            a line with a template, then the document it is filled from
   view            a line with a ViewDefinition, then the resource it makes rows of
   validator       a resource, checked
 
