@@ -1,6 +1,6 @@
 //! What elements there are and of what types, for those who compile expressions and templates.
 
-use crate::tables::{Definitions, Primitive, Ty, Version};
+use crate::tables::{Definitions, Primitive, Ty, Type, Version};
 
 /// Types that no resource is of itself; what an element of one holds is known only with its type.
 const ABSTRACT: [&str; 4] = ["Resource", "DomainResource", "CanonicalResource", "MetadataResource"];
@@ -10,6 +10,20 @@ const ABSTRACT: [&str; 4] = ["Resource", "DomainResource", "CanonicalResource", 
 /// tables have it. An element that may be any resource is a `Resource`.
 pub fn element_type(of: &str, name: &str) -> Option<&'static str> {
     typed(Version::R4.definitions(), of, name)
+}
+
+/// Whether an R4 element may stand several times, and so is a list in JSON; by type and name as [`element_type`].
+pub fn element_repeats(of: &str, name: &str) -> bool {
+    let of = Version::R4.definitions().named(of);
+    of.and_then(|of| of.find(name)).is_some_and(|element| element.many)
+}
+
+/// The elements an R4 type must have; of a choice such as `value[x]` the name before the type.
+pub fn required_elements(of: &str) -> impl Iterator<Item = &'static str> {
+    let of = Version::R4.definitions().named(of);
+    let slots =
+        |of: &'static Type| of.slots.iter().enumerate().map(|(slot, name)| (of.required >> slot & 1, *name));
+    of.into_iter().flat_map(slots).filter(|(required, _)| *required == 1).map(|(_, name)| name)
 }
 
 /// As [`element_type`], of R5.
@@ -63,7 +77,7 @@ pub fn element_exists(resource_type: &str, path: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{element_type, element_type_r5};
+    use super::{element_repeats, element_type, element_type_r5, required_elements};
 
     #[test]
     fn types_are_found_by_the_names_they_stand_under() {
@@ -83,5 +97,13 @@ mod tests {
         assert_eq!(element_type("Encounter", "period"), Some("Period"));
         assert_eq!(element_type_r5("Encounter", "period"), None);
         assert_eq!(element_type_r5("Encounter", "actualPeriod"), Some("Period"));
+    }
+
+    #[test]
+    fn cardinality_is_told() {
+        assert!(element_repeats("Patient", "name") && !element_repeats("Patient", "birthDate"));
+        assert!(!element_repeats("Patient", "spaceship") && !element_repeats("Spaceship", "name"));
+        assert_eq!(required_elements("Observation").collect::<Vec<_>>(), ["status", "code"]);
+        assert_eq!(required_elements("MedicationRequest.substitution").collect::<Vec<_>>(), ["allowed"]);
     }
 }

@@ -14,7 +14,9 @@ mod validate;
 mod vital_signs;
 mod walk;
 
-pub use definitions::{element_exists, element_type, element_type_r5, resource_types};
+pub use definitions::{
+    element_exists, element_repeats, element_type, element_type_r5, required_elements, resource_types,
+};
 pub use id::{NAMESPACE, id};
 pub use tables::Version;
 pub use validate::{Invalid, Rule, findings, validate};

@@ -8,7 +8,7 @@ use fhirehose_tape::write_string;
 use fhirehose_topics::{Registry, Schema};
 
 use crate::problem::Position;
-use crate::template::{Compiler, Hole, Makes, Object, Scope, Template};
+use crate::template::{Compiler, Hole, Makes, Object, Scope, Template, missing_of};
 use crate::yaml::{Data, Key, Node, Scalar};
 
 /// A data-quality rule: `when` it holds, the record is rejected or flagged.
@@ -320,6 +320,9 @@ impl Compiler<'_, '_> {
             if members_of(&members).contains(name) {
                 self.problems.add(node.at, format!("`{name}` is written by the engine: leave it out"));
             }
+        }
+        for required in missing_of(&of_type, &members) {
+            self.problems.add(node.at, format!("`{of_type}` needs `{required}`"));
         }
         let discriminator = discriminator.map(Box::from);
         Some(Resource { of_type, key, discriminator, profile, assigns, members })

@@ -1,11 +1,13 @@
 //! FPML: FHIR-shaped YAML with FHIRPath in it, compiled to a tree that [`crate::render`] writes as JSON.
 
+mod cardinality;
 mod codes;
 mod compile;
 mod syntax;
 
 use fhirehose_fhirpath::{Env, Expr, Shape, Slot};
 
+pub(crate) use cardinality::missing_of;
 pub(crate) use compile::{Compiler, Makes};
 
 use crate::problem::Position;

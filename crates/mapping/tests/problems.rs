@@ -132,6 +132,30 @@ fn each_mistake_is_told_in_its_place() {
             "is of type date, and an object is none",
         ),
         ("      gender:", "      maritalStatus: single\n      gender:", "18:", "is of type CodeableConcept"),
+        (
+            "name: [{text: \"{{ name }}\"}]",
+            "name: {text: \"{{ name }}\"}",
+            "17:7",
+            "`Patient.name` is a list",
+        ),
+        (
+            "      gender:",
+            "      birthDate: [2020-01-01]\n      gender:",
+            "18:7",
+            "`Patient.birthDate` is one value",
+        ),
+        (
+            "      gender:",
+            "      birthDate: \"{[ name ]}\"\n      gender:",
+            "18:7",
+            "`Patient.birthDate` is one value",
+        ),
+        (
+            "      gender:",
+            "      link: [{type: refer}]\n      gender:",
+            "18:13",
+            "`Patient.link` needs `other`",
+        ),
         ("version: 2", "version: [", "", ""),
     ] {
         let told = changed(from, to);
@@ -187,6 +211,23 @@ fn a_unit_its_code_cannot_have_is_a_problem() {
         "{told:?}"
     );
     assert!(load(&[("cdc/db/people.yaml", &text("mm[Hg]"))]).is_ok());
+}
+
+#[test]
+fn what_an_element_must_have_is_written() {
+    let text = |members: &str| {
+        let observation = format!("resource:\n      resourceType: Observation\n{members}");
+        GOOD.replace("to: fhir.patient", "to: fhir.observation")
+            .replace(&GOOD[GOOD.find("resource:").unwrap()..], &observation)
+    };
+    let told = |members: &str| load(&[("cdc/db/people.yaml", &text(members))]).err().unwrap_or_default();
+    let code = "      code: {text: \"{{ name }}\"}\n";
+    assert_eq!(told(&format!("      status: final\n{code}")), Vec::<String>::new());
+    assert_eq!(told(&format!("      \"{{% merge %}}\": {{status: final}}\n{code}")), Vec::<String>::new());
+    assert_eq!(told(code), ["cdc/db/people.yaml:16:7: `Observation` needs `status`"]);
+    let component = "      status: final\n      component: [{valueString: \"{{ name }}\"}]\n";
+    let told = told(&format!("{component}{code}"));
+    assert_eq!(told, ["cdc/db/people.yaml:18:18: `Observation.component` needs `code`"]);
 }
 
 #[test]

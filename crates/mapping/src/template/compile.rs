@@ -3,9 +3,9 @@
 use fhirehose_fhirpath::Expr;
 use fhirehose_tape::write_string;
 
-use super::codes;
 use super::syntax::{Directive, directive, hole_length};
 use super::{Assign, Entry, Hole, Object, Piece, Scope, Template};
+use super::{cardinality, codes};
 use crate::problem::Problems;
 use crate::shared::Places;
 use crate::terminology::Terminology;
@@ -342,6 +342,7 @@ impl Compiler<'_, '_> {
         path: &str,
     ) -> Option<Entry> {
         let path = format!("{path}.{}", key.text);
+        let inside = makes;
         let makes = match makes {
             Makes::Element(of) => match element(of, &key.text) {
                 Some(makes) => makes,
@@ -353,6 +354,21 @@ impl Compiler<'_, '_> {
             Makes::Anything => Makes::Anything,
         };
         let value = self.template(node, scope, makes, &path)?;
+        if let Makes::Element(of) = inside
+            && let Some(message) = cardinality::of_element(of, &key.text, &path, &value)
+        {
+            self.problems.add(key.at, message);
+            return None;
+        }
+        if let Makes::Element(of) = makes {
+            let missing = cardinality::missing(of, &value);
+            for required in &missing {
+                self.problems.add(node.at, format!("`{path}` needs `{required}`"));
+            }
+            if !missing.is_empty() {
+                return None;
+            }
+        }
         let mut json = Vec::new();
         write_string(&key.text, &mut json);
         json.push(b':');
