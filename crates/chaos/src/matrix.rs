@@ -165,7 +165,7 @@ pub static FAULTS: &[Fault] = &[
     },
     Fault {
         name: "sluggish",
-        what: "each batch takes an instance some seconds more, and a third one joins",
+        what: "each batch takes an instance some seconds more, and another one joins",
         expects: "what it must give up it has done before, or does not do",
         at: &[Load],
         lasts_ms: (3_000, 6_000),

@@ -179,13 +179,28 @@ impl Field<'_> {
                 return Ok(passed);
             }
             let ripe = begun.elapsed() > PUSHED_AFTER || point.ends_with(".revoking");
-            if !pushed && ripe && self.victim()?.ready() {
+            if !pushed && ripe && self.fleet.processes.len() > 1 && self.victim()?.ready() {
                 let other = 1 - self.victim_index();
                 self.replace(other, &Setting::default())?;
                 pushed = true;
             }
             self.pause(TEND)?;
         }
+    }
+
+    /// The other instance leaves for as long as `meanwhile` takes, so that the victim has all there is to do; then it
+    /// joins again, and the victim must give up half of it.
+    pub fn alone(&mut self, meanwhile: impl FnOnce(&mut Self) -> Result<()>) -> Result<()> {
+        let victim = self.victim_index();
+        let other = 1 - victim;
+        self.stop(other)?;
+        let mut away = self.fleet.processes.remove(other);
+        self.victim = Some(0);
+        let done = meanwhile(self);
+        away.restart()?;
+        self.fleet.processes.insert(other, away);
+        self.victim = Some(victim);
+        done
     }
 
     /// A third instance joins.

@@ -54,11 +54,10 @@ pub fn sluggish(field: &mut Field<'_>) -> Result<()> {
         Target::Kafka => "transact.processed",
         _ => "store.staged",
     };
-    field.arm(point, &format!("drag:{}", field.plan.lasts_ms), 1)?;
-    if field.await_point(point)? {
-        field.invite()?;
-        field.pause(Duration::from_millis(field.plan.lasts_ms * 3))?;
-    }
+    let drag = format!("drag:{}", field.plan.lasts_ms);
+    field.arm(point, &drag, 1)?;
+    field.alone(|field| field.await_point(point).map(drop))?;
+    field.pause(Duration::from_millis(field.plan.lasts_ms * 4))?;
     let victim = field.victim_index();
     field.replace(victim, &Setting::default())
 }
