@@ -1,6 +1,6 @@
 //! One valid observation and what each mutation of it must be called; every Synthea resource we have tables for.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test may fail")]
+#![expect(clippy::unwrap_used, reason = "a test may fail")]
 
 use fhirehose_fhir::terminology::CodeError;
 use fhirehose_fhir::{Rule, Version, element_exists, findings, validate};
