@@ -3,6 +3,7 @@
 //! hold; writes the inputs of a run and its report. Promises that the same seed makes the same schedule, and
 //! never asks the product whether it was right.
 
+pub mod fault;
 pub mod faults;
 pub mod flow;
 pub mod flows;

@@ -228,7 +228,7 @@ mod tests {
     fn one_request_is_held_at_a_time() {
         let control = Arc::new(Control::default());
         assert!(control.hold().is_none());
-        control.set(Toxic::HoldEndTxn { ms: 5 });
+        control.set(Toxic::HoldEndTxn { ms: 5, hang_up: false });
         let held = control.hold();
         assert!(held.is_some() && control.hold().is_none());
         drop(held);

@@ -222,10 +222,14 @@ impl Admin {
         response.int32()?;
         let found = response.array(|response| {
             let error = response.int16()?;
-            (response.string()?, response.string()?, response.int32()?, response.int64()?);
+            response.string()?;
+            response.string()?;
+            response.int32()?;
+            response.int64()?;
             let producer = (response.int64()?, response.int16()?);
             response.array(|response| {
-                (response.string()?, response.array(|response| response.int32())?);
+                response.string()?;
+                response.array(|response| response.int32())?;
                 response.end()
             })?;
             response.end().map(|()| (error, producer))
