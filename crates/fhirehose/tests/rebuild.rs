@@ -233,7 +233,7 @@ fn changed() -> TempDir {
         fs::copy(&from, views.join(from.file_name().unwrap())).unwrap();
     }
     for (file, from, to) in [
-        ("encounter_fact.yml", "3600, 2", "3600, 1"),
+        ("encounter_fact.yaml", "3600, 2", "3600, 1"),
         ("encounter_fact.json", "\"priority\"", "\"urgency\""),
         (
             "encounter_fact.json",

@@ -1,4 +1,4 @@
-//! The files of `views/warehouse`: `<table>.yml` declares a table, `<table>.json` is its ViewDefinition.
+//! The files of `views/warehouse`: `<table>.yaml` declares a table, `<table>.json` is its ViewDefinition.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,7 +12,7 @@ use serde::Deserialize;
 use crate::check;
 
 /// What a declaration's file name ends in.
-const EXTENSION: &str = "yml";
+const EXTENSION: &str = "yaml";
 
 /// What a table is, which decides how its rows are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]

@@ -516,7 +516,7 @@ fn a_wrong_declaration_is_refused_with_file_and_reason() {
             "pulse_rat",
         ),
     ] {
-        std::fs::write(views.join("a.yml"), yaml).unwrap();
+        std::fs::write(views.join("a.yaml"), yaml).unwrap();
         std::fs::write(views.join("a.json"), json).unwrap();
         let fault = sink_warehouse::new(
             "postgres://nowhere/x",

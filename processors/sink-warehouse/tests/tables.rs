@@ -115,12 +115,12 @@ fn a_changed_declaration_is_a_plan_and_then_nothing() {
            {"name": "facility_name","#,
     );
     shapes.edit(
-        "facility_dimension.yml",
+        "facility_dimension.yaml",
         "id: [facility_id]",
         "id: [facility_id]\ndescription: Houses\ncolumns:\n  total_beds: {type: bigint}",
     );
     shapes.edit(
-        "encounter_fact.yml",
+        "encounter_fact.yaml",
         "[facility_key, admission_ts]",
         "[facility_key]\n  encounter_fact_status: [status]",
     );
@@ -148,9 +148,9 @@ fn what_would_lose_something_is_refused_and_nothing_is_changed() {
     let database = migrated("wh_refused_plan");
     let shapes = Copied::new();
     shapes.edit("facility_dimension.json", r#"{"name": "icu_beds""#, r#"{"name": "beds_of_icu""#);
-    shapes.edit("vital_signs_fact.yml", "columns:", "columns:\n  spo2: {type: integer}");
-    shapes.edit("diagnosis_fact.yml", "key: diagnosis_fact_key", "key: fact_key");
-    shapes.edit("encounter_fact.yml", "3600, 2", "3600, 1");
+    shapes.edit("vital_signs_fact.yaml", "columns:", "columns:\n  spo2: {type: integer}");
+    shapes.edit("diagnosis_fact.yaml", "key: diagnosis_fact_key", "key: fact_key");
+    shapes.edit("encounter_fact.yaml", "3600, 2", "3600, 1");
     let plan = shapes.plan(&database);
     let refused = plan.refused.join("\n");
     for said in [
@@ -167,7 +167,7 @@ fn what_would_lose_something_is_refused_and_nothing_is_changed() {
     assert_eq!(Copied::new().plan(&database), Plan::default(), "beds_of_icu was not added");
     // A dimension's versions are nowhere else.
     let versions = Copied::new();
-    versions.edit("patient_dimension.yml", "deceased_date: {type: date}", "deceased_date: {type: text}");
+    versions.edit("patient_dimension.yaml", "deceased_date: {type: date}", "deceased_date: {type: text}");
     let refused = versions.plan(&database).refused.join("\n");
     assert!(refused.contains("dim.patient_dimension.deceased_date is date"), "{refused}");
     assert!(refused.contains("dim.patient_change.deceased_date is date"), "{refused}");
@@ -196,7 +196,7 @@ fn the_rows_of_a_view_are_replaced_together_by_version() {
     let database = migrated("wh_view");
     let shapes = Copied::new();
     fs::write(shapes.file("patient_contact.json"), CONTACTS).unwrap();
-    fs::write(shapes.file("patient_contact.yml"), DECLARED).unwrap();
+    fs::write(shapes.file("patient_contact.yaml"), DECLARED).unwrap();
     assert_eq!(shapes.apply(&database).unwrap(), ["fact.patient_contact"]);
     let mut worker = Worker::over(&database, "t", 0, shapes.path());
     let mut client = database.connect();
@@ -231,9 +231,9 @@ fn the_rows_of_a_view_are_replaced_together_by_version() {
 fn deletes_mark_or_keep_rows_where_that_is_declared() {
     let database = TestDatabase::create("wh_marks");
     let shapes = Copied::new();
-    shapes.edit("encounter_fact.yml", "kind: fact", "kind: fact\ndeletes: mark");
+    shapes.edit("encounter_fact.yaml", "kind: fact", "kind: fact\ndeletes: mark");
     fs::write(shapes.file("patient_contact.json"), CONTACTS).unwrap();
-    fs::write(shapes.file("patient_contact.yml"), format!("{DECLARED}deletes: keep\n")).unwrap();
+    fs::write(shapes.file("patient_contact.yaml"), format!("{DECLARED}deletes: keep\n")).unwrap();
     shapes.apply(&database).unwrap();
     let mut worker = Worker::over(&database, "t", 0, shapes.path());
     worker.resource("t1", 100, DAY, &with_contacts(1, &["a", "b"]));
