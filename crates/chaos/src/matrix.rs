@@ -310,6 +310,7 @@ pub static FAULTS: &[Fault] = &[
         what: "every packet 50 to 300 ms late",
         expects: "less throughput",
         on: On::Legs,
+        at: &[Load, Rebalance],
         lasts_ms: (4_000, 8_000),
         strike: network::latency,
         ..USUAL

@@ -63,8 +63,7 @@ impl Stage for StoreLoop<'_> {
                 Change::Revoked { partitions, lost } => {
                     point("store.revoking");
                     self.worker.revoked(&partitions, lost);
-                    // Planted: what was polled of them is still staged and committed.
-                    self.batch.retain(|at| !partitions.contains(at) || planted("revoke-without-drain"));
+                    self.batch.retain(|at| !partitions.contains(at));
                     if !lost {
                         self.hint();
                     }

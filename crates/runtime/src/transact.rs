@@ -67,10 +67,12 @@ impl Stage for TransactLoop<'_> {
                     point("transact.revoking");
                     self.worker.revoked(&partitions, lost);
                     // Planted: what was polled of them is still processed and committed.
-                    self.batch.retain(|at| !partitions.contains(at) || planted("revoke-without-drain"));
+                    if !planted("revoke-without-drain") {
+                        self.batch.retain(|at| !partitions.contains(at));
+                        self.machine.revoked(&partitions);
+                    }
                     self.processor.revoked(&partitions);
                     self.reader.give_up(&partitions)?;
-                    self.machine.revoked(&partitions);
                 }
             }
         }
