@@ -6,7 +6,7 @@ use fhirehose_faultpoint::planted;
 use fhirehose_stream::{Batch, Fault, TopicPartition};
 use postgres::{Client, Statement};
 
-use crate::{StoreError, fault};
+use crate::StoreError;
 
 /// A claim: bumps the epoch, which shuts out the partition's earlier owner, and waits for a transaction of
 /// theirs that is still open. Keys are sorted so that two claims cannot wait for each other.
@@ -54,14 +54,12 @@ impl Offsets {
         client: &mut Client,
         pipeline: &str,
         partitions: &[TopicPartition],
-    ) -> Result<Vec<Option<i64>>, Fault> {
+    ) -> Result<Vec<Option<i64>>, StoreError> {
         let (topics, parts) = columns(partitions.iter());
-        let failed = |error: postgres::Error| fault(&error, "claiming partitions");
-        for row in client.query(CLAIM, &[&pipeline, &topics, &parts]).map_err(failed)? {
-            let topic: String = row.try_get(0).map_err(failed)?;
-            let partition = row.try_get(1).map_err(failed)?;
-            let owned =
-                Owned { epoch: row.try_get(2).map_err(failed)?, next: row.try_get(3).map_err(failed)? };
+        for row in client.query(CLAIM, &[&pipeline, &topics, &parts])? {
+            let topic: String = row.try_get(0)?;
+            let partition = row.try_get(1)?;
+            let owned = Owned { epoch: row.try_get(2)?, next: row.try_get(3)? };
             self.owned.insert(TopicPartition { topic: topic.into(), partition }, owned);
         }
         Ok(partitions.iter().map(|at| self.owned.get(at).and_then(|owned| owned.next)).collect())
@@ -72,18 +70,17 @@ impl Offsets {
         client: &mut Client,
         pipeline: &str,
         partitions: &[(TopicPartition, i64)],
-    ) -> Result<(), Fault> {
+    ) -> Result<(), StoreError> {
         let (topics, parts) = columns(partitions.iter().map(|(at, _)| at));
         let epochs = partitions.iter().map(|(at, _)| self.owned(at).map(|owned| owned.epoch));
         let epochs: Vec<i64> = epochs.collect::<Result<_, _>>()?;
         let next: Vec<i64> = partitions.iter().map(|(_, next)| *next).collect();
-        let changed = client
-            .execute(START, &[&pipeline, &topics, &parts, &epochs, &next])
-            .map_err(|error| fault(&error, "storing the first offsets"))?;
+        let changed = client.execute(START, &[&pipeline, &topics, &parts, &epochs, &next])?;
         if changed != partitions.len() as u64 {
             return Err(Fault::fenced(
                 "another worker claimed a partition before its first offset was stored",
-            ));
+            )
+            .into());
         }
         for (at, next) in partitions {
             if let Some(owned) = self.owned.get_mut(at) {

@@ -87,13 +87,13 @@ impl<T: Tables> Sink for PgSink<T> {
     fn claim(&mut self, partitions: &[TopicPartition]) -> Result<Vec<Option<i64>>, Fault> {
         self.rollback();
         self.with_session("claiming partitions", |session, _, offsets, pipeline| {
-            Ok(offsets.claim(&mut session.client, pipeline, partitions)?)
+            offsets.claim(&mut session.client, pipeline, partitions)
         })
     }
 
     fn start(&mut self, partitions: &[(TopicPartition, i64)]) -> Result<(), Fault> {
         self.with_session("storing the first offsets", |session, _, offsets, pipeline| {
-            Ok(offsets.start(&mut session.client, pipeline, partitions)?)
+            offsets.start(&mut session.client, pipeline, partitions)
         })
     }
 

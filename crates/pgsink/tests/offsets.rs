@@ -164,6 +164,35 @@ fn a_record_before_the_stored_offset_is_refused() {
     assert_eq!(rows(&database), 1);
 }
 
+/// As after a fail-over: the server has become a standby, and a session with it would stay read-only.
+#[test]
+fn a_session_that_takes_no_writes_is_left_for_another() {
+    let database = database("standby");
+    let mut sink = sink(&database);
+    claim(&mut sink, &[0]);
+    sink.stage(&batch(&[(0, 0, "1")])).unwrap();
+    sink.commit().unwrap();
+    let (user, rest) = database.url.rsplit_once('@').unwrap();
+    let writable = format!("{user}@127.0.0.1:1,{rest}?target_session_attrs=read-write");
+    let writable = Connector::new(&writable, "test").unwrap();
+    writable.connect().expect("of several hosts the one that takes writes is found");
+
+    let mut admin = database.connect();
+    let name: String = admin.query_one("SELECT current_database()", &[]).unwrap().get(0);
+    admin.batch_execute(&format!("ALTER DATABASE {name} SET default_transaction_read_only = on")).unwrap();
+    let others = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+                  WHERE datname = current_database() AND pid <> pg_backend_pid()";
+    assert!(admin.execute(others, &[]).unwrap() > 0);
+    for _ in 0..2 {
+        // The first finds its connection closed, the second a server that takes no writes.
+        assert_eq!(sink.claim(&[at(0)]).unwrap_err().kind, FaultKind::Transient);
+    }
+    assert!(writable.connect().is_err());
+
+    admin.batch_execute(&format!("ALTER DATABASE {name} RESET default_transaction_read_only")).unwrap();
+    assert_eq!(claim(&mut sink, &[0]), [Some(1)]);
+}
+
 /// The server ends the connection between COMMIT's being needed and its answer: the worker cannot know, and
 /// the claim tells it.
 #[test]

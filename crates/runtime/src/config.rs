@@ -69,7 +69,8 @@ pub struct RegistryConfig {
 #[serde(deny_unknown_fields, default)]
 pub struct Postgres {
     /// `postgres://user:password@host:port/database?sslmode=verify-full&sslrootcert=…` for both PostgreSQL
-    /// sinks; `[timescale]` and `[warehouse]` may name their own.
+    /// sinks; `[timescale]` and `[warehouse]` may name their own. Several hosts, for fail-over:
+    /// `postgres://user@host1:port,host2:port/database?target_session_attrs=read-write`.
     pub url: Option<String>,
     pub url_file: Option<PathBuf>,
 }
