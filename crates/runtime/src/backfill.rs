@@ -6,12 +6,12 @@ use fhirehose_stream::{Batch, Fault, Sink, TopicPartition, Verdict};
 use rdkafka::TopicPartitionList;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{Headers, Message};
+use rdkafka::message::Message;
 
 use crate::clients::{Clients, Logged};
 use crate::config::Config;
 use crate::partitions::{Names, list, list_with_offsets, transient};
-use crate::reader::ASK;
+use crate::reader::{ASK, push};
 use crate::worker::judge_fitting;
 
 /// Kafka may be silent for so long before a backfill gives up.
@@ -128,7 +128,7 @@ impl Reading {
                     if message.offset() < *end {
                         *next = message.offset() + 1;
                         held += message.payload_len() + message.key_len();
-                        push(&mut self.batch, &at, &message);
+                        push(&message, &at, &mut self.batch);
                     }
                     if message.offset() + 1 >= *end {
                         self.close(&at)?;
@@ -175,21 +175,4 @@ impl Reading {
     fn tell_left(&mut self) {
         self.done.left = self.open.values().map(|(next, end)| end - next).sum();
     }
-}
-
-fn push(batch: &mut Batch, at: &TopicPartition, message: &impl Message) {
-    let headers = message.headers();
-    let header = |index| {
-        let header = headers.and_then(|headers| headers.try_get(index))?;
-        Some((header.key, header.value))
-    };
-    batch.push(
-        &at.topic,
-        at.partition,
-        message.offset(),
-        message.timestamp().to_millis().unwrap_or(0),
-        message.key(),
-        message.payload(),
-        (0..headers.map_or(0, Headers::count)).filter_map(header),
-    );
 }

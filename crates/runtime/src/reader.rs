@@ -407,7 +407,7 @@ fn generation(consumer: &BaseConsumer<Member>) -> i32 {
 }
 
 /// A free function, for the message borrows the consumer.
-fn push(message: &BorrowedMessage<'_>, at: &TopicPartition, filling: &mut Batch) {
+pub(crate) fn push(message: &BorrowedMessage<'_>, at: &TopicPartition, filling: &mut Batch) {
     let headers = message.headers();
     let count = headers.map_or(0, Headers::count);
     let header = |index| {
