@@ -5,7 +5,7 @@
 #[path = "../../pgsink/tests/support/mod.rs"]
 mod database;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::net::TcpListener;
 use std::path::Path;
@@ -20,6 +20,8 @@ use fhirehose_runtime::{RegistryConfig, SchemaRegistry};
 use fhirehose_tape::Tape;
 use fhirehose_topics::Registry;
 use rdkafka::ClientConfig;
+use rdkafka::admin::{AdminClient, AdminOptions};
+use rdkafka::client::DefaultClientContext;
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use serde_json::{Value, json};
@@ -117,6 +119,39 @@ impl Drop for Running {
     fn drop(&mut self) {
         drop(self.child.kill());
         drop(self.child.wait());
+    }
+}
+
+/// The stack's topics; those that were not there before are deleted at the end, for other tests want an empty stack.
+struct Topics {
+    admin: AdminClient<DefaultClientContext>,
+    before: BTreeSet<String>,
+}
+
+impl Topics {
+    fn note() -> Topics {
+        let brokers =
+            std::env::var("FHIREHOSE__KAFKA__BROKERS").expect("start the stack and export its env file");
+        let admin = ClientConfig::new().set("bootstrap.servers", brokers).create().unwrap();
+        let mut topics = Topics { admin, before: BTreeSet::new() };
+        topics.before = topics.now();
+        topics
+    }
+
+    fn now(&self) -> BTreeSet<String> {
+        let metadata = self.admin.inner().fetch_metadata(None, Duration::from_secs(20)).unwrap();
+        metadata.topics().iter().map(|topic| topic.name().to_owned()).collect()
+    }
+}
+
+impl Drop for Topics {
+    fn drop(&mut self) {
+        let now = self.now();
+        let new = now.difference(&self.before).map(String::as_str);
+        // Kafka's own, such as that of the groups' offsets, are nobody's to delete.
+        let new: Vec<&str> = new.filter(|name| !name.starts_with("__")).collect();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        drop(runtime.block_on(self.admin.delete_topics(&new, &AdminOptions::new())));
     }
 }
 
@@ -250,6 +285,7 @@ fn changed() -> TempDir {
 
 #[test]
 fn a_rebuilt_table_is_as_one_filled_from_the_beginning() {
+    let _topics = Topics::note();
     let (first, second) = (TestDatabase::create("rebuild"), TestDatabase::create("rebuild_whole"));
     let pid = std::process::id();
     let (root, changed) = (repository(), changed());

@@ -125,6 +125,7 @@ fn examples() {
     let mut told = String::new();
     let mut files: Vec<_> =
         folders.iter().flat_map(|f| std::fs::read_dir(f).unwrap()).map(|e| e.unwrap().path()).collect();
+    files.retain(|file| file.extension().is_some_and(|extension| extension == "json"));
     files.sort();
     for file in files {
         let name = file.strip_prefix(root().join("examples")).unwrap().with_extension("");
