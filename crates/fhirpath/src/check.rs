@@ -5,7 +5,7 @@ use crate::env::Env;
 use crate::error::CompileError;
 use crate::functions::Function;
 use crate::kinds::Kinds;
-use crate::known::{Definitions, Known};
+use crate::known::Known;
 use crate::parser::Op;
 
 const NUMBER: Kinds = Kinds::NUMBER;
@@ -41,7 +41,7 @@ fn arithmetic(op: Op) -> &'static [(Kinds, Kinds, Kinds)] {
 }
 
 fn typed(env: &Env) -> bool {
-    env.typed || matches!(env.definitions, Some(Definitions::Types(_)))
+    env.typed || env.definitions.is_some()
 }
 
 fn error<T>(at: usize, message: String) -> Result<T, CompileError> {

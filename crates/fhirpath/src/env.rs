@@ -138,19 +138,12 @@ impl Env {
         self
     }
 
-    /// Knows what elements FHIR has (resource type and dotted JSON names to whether there is one), so that
-    /// with [`Env::of`] a path to none is a compile error.
-    pub fn elements(mut self, exists: fn(&str, &str) -> bool) -> Self {
-        self.definitions = Some(Definitions::Names(exists));
-        self
-    }
-
     /// Knows FHIR's definitions (of a type and the JSON name of an element its type; of a type alone itself), so
     /// that also a comparison of what is never equal, arithmetic on what is no number and a function of what it
     /// cannot take are compile errors, and elements are of the types they are defined with. Without
     /// [`Env::of`], of paths that begin with a type or are narrowed to one.
     pub fn definitions(mut self, type_of: fn(&str, &str) -> Option<&'static str>) -> Self {
-        self.definitions = Some(Definitions::Types(type_of));
+        self.definitions = Some(Definitions(type_of));
         self
     }
 

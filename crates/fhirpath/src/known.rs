@@ -8,19 +8,12 @@ use crate::error::CompileError;
 use crate::kinds::Kinds;
 use crate::types::Type;
 
-/// Whether a resource type has an element, by dotted JSON names.
-pub(crate) type Exists = fn(&str, &str) -> bool;
-
 /// The type of an element, by its parent's type and its JSON name; without a name the type itself.
 pub(crate) type TypeOf = fn(&str, &str) -> Option<&'static str>;
 
 /// The definitions expressions are checked against.
 #[derive(Clone, Copy)]
-pub(crate) enum Definitions {
-    /// Only which elements there are.
-    Names(Exists),
-    Types(TypeOf),
-}
+pub(crate) struct Definitions(pub(crate) TypeOf);
 
 /// What the items of an expression are, as far as it is known.
 #[derive(Clone)]
@@ -34,15 +27,13 @@ pub(crate) struct Known {
 
 #[derive(Clone)]
 struct Element {
-    /// The type that `path` starts from.
-    root: Box<str>,
-    /// Dotted JSON names; empty for a type itself.
-    path: String,
+    /// Not within another: a resource, or whatever a type begins with.
+    whole: bool,
     /// For messages.
     shown: String,
     /// Whether the last name is a choice spelled out: `valueQuantity` of `value`.
     choice: bool,
-    of: Option<&'static str>,
+    of: &'static str,
 }
 
 /// An element that may be any resource, whose type only the document tells.
@@ -84,7 +75,7 @@ impl Known {
     }
 
     fn elements(elements: Vec<Element>) -> Known {
-        let kind = |element: &Element| element.of.map_or(Kinds::ANY, Kinds::of_type);
+        let kind = |element: &Element| Kinds::of_type(element.of);
         let kinds = elements.iter().map(kind).reduce(Kinds::or).unwrap_or(Kinds::ANY);
         Known { kinds, elements: Some(elements), members: None }
     }
@@ -92,20 +83,20 @@ impl Known {
     /// The one type that all its items have: of a choice the document tells it.
     pub(crate) fn only_type(&self) -> Type {
         match self.elements.as_deref() {
-            Some([Element { of: Some(of), choice: false, .. }]) => Type::named(of).unwrap_or(Type::UNKNOWN),
+            Some([Element { of, choice: false, .. }]) => Type::named(of).unwrap_or(Type::UNKNOWN),
             _ => Type::UNKNOWN,
         }
     }
 
     /// The names of all types it may be of, where they are known.
     pub(crate) fn types(&self) -> Option<Vec<&'static str>> {
-        self.elements.as_ref()?.iter().map(|element| element.of).collect()
+        Some(self.elements.as_ref()?.iter().map(|element| element.of).collect())
     }
 
     /// Whether it is a resource as a whole, of a type that is not that one.
     pub(crate) fn is_other_resource(&self, name: &str) -> Option<&str> {
         match self.elements.as_deref() {
-            Some([Element { root, path, .. }]) if path.is_empty() && **root != *name => Some(root),
+            Some([Element { of, whole: true, .. }]) if *of != name => Some(of),
             _ => None,
         }
     }
@@ -114,14 +105,9 @@ impl Known {
 impl Definitions {
     /// Items of a type; nothing is known of a type that is not defined here.
     pub(crate) fn named(self, name: &str) -> Known {
-        let of = match self {
-            Definitions::Names(exists) => exists(name, "id").then_some(None),
-            Definitions::Types(type_of) => type_of(name, "").map(Some),
-        };
-        match of {
+        match self.0(name, "") {
             Some(of) => Known::elements(vec![Element {
-                root: name.into(),
-                path: String::new(),
+                whole: true,
                 shown: name.to_owned(),
                 choice: false,
                 of,
@@ -133,7 +119,7 @@ impl Definitions {
     /// A step to the elements of a name.
     pub(crate) fn step(self, at: usize, input: &Known, name: &str) -> Result<Known, CompileError> {
         let Some(elements) = &input.elements else { return Ok(Known::default()) };
-        if elements.iter().any(|element| element.of == Some(ANY_RESOURCE)) {
+        if elements.iter().any(|element| element.of == ANY_RESOURCE) {
             return Ok(Known::default());
         }
         let mut found = Vec::new();
@@ -164,19 +150,15 @@ impl Definitions {
     fn choices(self, parent: &Element, name: &str) -> Vec<Element> {
         let spelled = |of: String| {
             let element = self.element(parent, name, &format!("{name}{of}"), true)?;
-            element.of.is_none_or(|defined| Type::capital(defined) == of).then_some(element)
+            (Type::capital(element.of) == of).then_some(element)
         };
         let found: Vec<Element> = Type::choices().filter_map(spelled).collect();
-        match self {
-            Definitions::Types(_) if found.len() == 1 => Vec::new(),
-            _ => found,
-        }
+        if found.len() == 1 { Vec::new() } else { found }
     }
 
     /// What to write in place of a choice spelled as in JSON: `valueQuantity`.
     fn spelled_choice(self, parent: &Element, name: &str) -> Option<String> {
-        let Definitions::Types(type_of) = self else { return None };
-        let of = type_of(parent.of?, name)?;
+        let of = self.0(parent.of, name)?;
         let bare = name.strip_suffix(&Type::capital(of)).filter(|bare| !bare.is_empty())?;
         (!self.choices(parent, bare).is_empty())
             .then(|| format!("{name} is its name in JSON; write {bare}.ofType({of})"))
@@ -185,42 +167,20 @@ impl Definitions {
     /// The element of a parent by its JSON name.
     fn element(self, parent: &Element, name: &str, json: &str, choice: bool) -> Option<Element> {
         let shown = format!("{}.{name}", parent.shown);
-        match self {
-            Definitions::Names(exists) => {
-                let path = match parent.path.as_str() {
-                    "" => json.to_owned(),
-                    path => format!("{path}.{json}"),
-                };
-                exists(&parent.root, &path).then(|| Element {
-                    root: parent.root.clone(),
-                    path,
-                    shown,
-                    choice,
-                    of: None,
-                })
-            }
-            Definitions::Types(type_of) => {
-                let of = type_of(parent.of?, json)?;
-                Some(Element { root: of.into(), path: json.to_owned(), shown, choice, of: Some(of) })
-            }
-        }
+        let of = self.0(parent.of, json)?;
+        Some(Element { whole: false, shown, choice, of })
     }
 
     /// The items that are of a type, as `ofType()` keeps them.
     pub(crate) fn narrow(self, at: usize, input: &Known, name: &str) -> Result<Known, CompileError> {
         let Some(elements) = &input.elements else { return Ok(self.named(name)) };
-        let suffix = Type::capital(name);
-        let keeps = |element: &&Element| match element.of {
-            Some(ANY_RESOURCE) => true,
-            Some(of) => is_a(of, name),
-            None => !element.choice || element.path.ends_with(&suffix),
-        };
+        let keeps = |element: &&Element| element.of == ANY_RESOURCE || is_a(element.of, name);
         let kept: Vec<Element> = elements.iter().filter(keeps).cloned().collect();
         if kept.is_empty() {
             let of = elements.first().map_or("it", |element| element.shown.as_str());
             return Err(CompileError { offset: at, message: format!("{of} is never of type {name}") });
         }
-        match kept.iter().any(|element| element.of == Some(ANY_RESOURCE)) {
+        match kept.iter().any(|element| element.of == ANY_RESOURCE) {
             true => Ok(self.named(name)),
             false => Ok(Known::elements(kept)),
         }

@@ -60,7 +60,7 @@ impl Columns {
     ) -> Result<Columns, Vec<String>> {
         let json: Json = serde_json::from_str(&schema.json).map_err(|error| vec![error.to_string()])?;
         let mut compiled = Columns { columns: Vec::new(), references: Vec::new() };
-        let env = Env::fhir().elements(fhirehose_fhir::element_exists).of(resource_type);
+        let env = Env::fhir().definitions(fhirehose_fhir::element_type).of(resource_type);
         let mut problems = Vec::new();
         for field in json["fields"].as_array().into_iter().flatten() {
             let name = field["name"].as_str().unwrap_or_default();

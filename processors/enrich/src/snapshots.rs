@@ -26,7 +26,7 @@ impl Snapshots {
         let mut problems = Vec::new();
         let mut types = BTreeMap::new();
         for (resource_type, values) in declared {
-            let env = Env::fhir().elements(fhirehose_fhir::element_exists).of(&resource_type);
+            let env = Env::fhir().definitions(fhirehose_fhir::element_type).of(&resource_type);
             let mut compiled = Vec::new();
             for (name, path) in values {
                 match Expr::compile(&path, &env) {
