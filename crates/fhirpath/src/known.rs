@@ -106,12 +106,9 @@ impl Definitions {
     /// Items of a type; nothing is known of a type that is not defined here.
     pub(crate) fn named(self, name: &str) -> Known {
         match self.0(name, "") {
-            Some(of) => Known::elements(vec![Element {
-                whole: true,
-                shown: name.to_owned(),
-                choice: false,
-                of,
-            }]),
+            Some(of) => {
+                Known::elements(vec![Element { whole: true, shown: name.to_owned(), choice: false, of }])
+            }
             None => Known::default(),
         }
     }
