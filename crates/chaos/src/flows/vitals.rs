@@ -43,6 +43,8 @@ struct Log {
     rows: Vec<Row>,
     made: u64,
     sent: VecDeque<Input>,
+    /// What is being sent again, record by record as everything is.
+    again: VecDeque<Input>,
 }
 
 #[derive(Clone)]
@@ -210,19 +212,22 @@ impl Source for VitalSigns {
     fn step(&mut self) -> Result<Vec<Input>> {
         self.turn = (self.turn + 1) % self.logs.len();
         let log = self.turn;
-        // A connector that restarts sends a stretch again, as it was.
+        // A connector that restarts sends a stretch again, as it was, and goes on after it.
         let sent = self.logs[log].sent.len();
         if sent > 0 && self.rng.random_ratio(1, 1000) {
             let from = self.rng.random_range(0..sent);
-            return Ok(self.logs[log].sent.range(from..).cloned().collect());
+            self.logs[log].again = self.logs[log].sent.range(from..).cloned().collect();
+        }
+        if let Some(input) = self.logs[log].again.pop_front() {
+            return Ok(vec![input]);
         }
         let inputs = self.fresh(log);
-        let again = &mut self.logs[log].sent;
-        again.extend(
+        let sent = &mut self.logs[log].sent;
+        sent.extend(
             inputs.iter().filter(|input| input.value.as_ref().is_none_or(|v| v.len() < 9_000)).cloned(),
         );
-        while again.len() > AGAIN {
-            again.pop_front();
+        while sent.len() > AGAIN {
+            sent.pop_front();
         }
         Ok(inputs)
     }
