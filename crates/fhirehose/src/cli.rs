@@ -58,7 +58,7 @@ pub enum Command {
     Migrate(MigrateCommand),
     /// Build a table of the warehouse anew from its topic, and swap it in
     Rebuild(RebuildArgs),
-    /// Check and explain mappings, without Kafka
+    /// Check, explain, test and begin mappings, without Kafka
     #[command(subcommand)]
     Mappings(MappingsCommand),
     /// Evaluate a FHIRPath expression on resources
