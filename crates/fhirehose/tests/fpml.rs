@@ -1,38 +1,13 @@
 //! The examples of `docs/fpml.md`, run as they stand there.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::path::Path;
-use std::process::Command;
+mod page;
 
-const PROGRAM: &str = env!("CARGO_BIN_EXE_fhirehose");
-
-/// What a command writes, errors after the results they came with, and its exit code.
-fn shell(dir: &Path, command: &str) -> (String, Option<i32>) {
-    let bin = Path::new(PROGRAM).parent().unwrap().display().to_string();
-    let path = format!("{bin}:{}", std::env::var("PATH").unwrap_or_default());
-    let mut shell = Command::new("sh");
-    let shell = shell.args(["-c", &format!("exec 2>&1\n{command}")]).env("PATH", path).current_dir(dir);
-    let output = shell.output().unwrap();
-    (String::from_utf8(output.stdout).unwrap(), output.status.code())
-}
+use page::{examples, shell};
 
 #[test]
 fn the_examples_of_the_page_do_what_it_says() {
-    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/fpml.md");
-    let page = std::fs::read_to_string(page).unwrap();
-    let dir = tempfile::tempdir().unwrap();
-    for file in page.split("```yaml file=").skip(1) {
-        let (name, text) = file.split_once('\n').unwrap();
-        std::fs::write(dir.path().join(name), text.split_once("```").unwrap().0).unwrap();
-    }
-    let mut commands = 0;
-    for block in page.split("```console\n").skip(1) {
-        for example in block.split_once("```").unwrap().0.split("$ ").skip(1) {
-            let (command, wanted) = example.split_once('\n').unwrap();
-            assert_eq!(shell(dir.path(), command).0, wanted, "{command}");
-            commands += 1;
-        }
-    }
+    let commands = examples("fpml.md");
     assert!(commands >= 8, "{commands} examples");
 }
 

@@ -4,6 +4,7 @@
 
 #[path = "../../pgsink/tests/support/mod.rs"]
 mod database;
+mod shapes;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -25,6 +26,7 @@ use rdkafka::client::DefaultClientContext;
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use serde_json::{Value, json};
+use shapes::own_shapes;
 use tempfile::TempDir;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_fhirehose");
@@ -256,17 +258,8 @@ fn wait_for(client: &mut Client, tenant: &str, rows: i64) {
 
 /// The repository's shapes with the fact declared otherwise, so that no statement brings the table there.
 fn changed() -> TempDir {
-    let dir = tempfile::tempdir().unwrap();
-    for name in ["topics", "schemas"] {
-        let there = repository().join(name).canonicalize().unwrap();
-        std::os::unix::fs::symlink(there, dir.path().join(name)).unwrap();
-    }
+    let dir = own_shapes(&repository());
     let views = dir.path().join("views/warehouse");
-    fs::create_dir_all(&views).unwrap();
-    for entry in fs::read_dir(repository().join("views/warehouse")).unwrap() {
-        let from = entry.unwrap().path();
-        fs::copy(&from, views.join(from.file_name().unwrap())).unwrap();
-    }
     for (file, from, to) in [
         ("encounter_fact.yaml", "3600, 2", "3600, 1"),
         ("encounter_fact.json", "\"priority\"", "\"urgency\""),

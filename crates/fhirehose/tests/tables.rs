@@ -4,12 +4,14 @@
 
 #[path = "../../pgsink/tests/support/mod.rs"]
 mod database;
+mod shapes;
 
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 
 use database::{TestDatabase, repository};
+use shapes::own_shapes;
 
 /// What a command says of the warehouse on both its outputs, and its exit code where it is asked for.
 fn shell(database: &TestDatabase, shapes: &Path, command: &str) -> String {
@@ -31,17 +33,8 @@ fn shell(database: &TestDatabase, shapes: &Path, command: &str) -> String {
 
 #[test]
 fn the_examples_of_the_docs_are_true() {
-    let (database, dir) = (TestDatabase::create("docs_tables"), tempfile::tempdir().unwrap());
-    for name in ["topics", "schemas"] {
-        let there = repository().join(name).canonicalize().unwrap();
-        std::os::unix::fs::symlink(there, dir.path().join(name)).unwrap();
-    }
+    let (database, dir) = (TestDatabase::create("docs_tables"), own_shapes(&repository()));
     let views = dir.path().join("views/warehouse");
-    fs::create_dir_all(&views).unwrap();
-    for entry in fs::read_dir(repository().join("views/warehouse")).unwrap() {
-        let from = entry.unwrap().path();
-        fs::copy(&from, views.join(from.file_name().unwrap())).unwrap();
-    }
     shell(&database, dir.path(), "fhirehose migrate apply");
     let page = fs::read_to_string(repository().join("docs/tables.md")).unwrap();
     let mut commands = 0;
