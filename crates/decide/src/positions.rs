@@ -15,7 +15,10 @@ pub enum Admission {
     Next,
     /// Of a partition given up in the meantime; its next owner reads it.
     NotOurs,
-    /// Seen before.
+    /// The last one, once more: librdkafka pauses every partition for a rebalance, on a thread of its own, and goes
+    /// on from the last record it knows to be taken. One that is taken at this very moment is fetched again.
+    Again,
+    /// One from before the last.
     Regression,
 }
 
@@ -44,6 +47,7 @@ impl Positions {
     pub fn admit(&mut self, at: &TopicPartition, offset: i64) -> Admission {
         match self.0.get_mut(at) {
             None => Admission::NotOurs,
+            Some(next) if offset + 1 == *next => Admission::Again,
             Some(next) if offset < *next => Admission::Regression,
             Some(next) => {
                 *next = offset + 1;
@@ -63,7 +67,8 @@ mod tests {
         let mut positions = Positions::default();
         positions.read_from(&[(at(0), 5), (at(1), 0)]);
         assert_eq!(positions.admit(&at(0), 7), Admission::Next, "offsets may have gaps");
-        assert_eq!(positions.admit(&at(0), 7), Admission::Regression);
+        assert_eq!(positions.admit(&at(0), 7), Admission::Again);
+        assert_eq!(positions.admit(&at(0), 6), Admission::Regression);
         assert_eq!(positions.admit(&at(2), 0), Admission::NotOurs);
         positions.read_from(&[(at(0), 6)]);
         assert_eq!(positions.admit(&at(0), 7), Admission::Next, "sought back");

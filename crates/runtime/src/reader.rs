@@ -275,7 +275,7 @@ impl Reader {
         &self.consumer
     }
 
-    /// Records that came with an offset below one seen before; must stay 0.
+    /// Records that came with an offset below the last one's; must stay 0.
     pub(crate) fn take_regressions(&mut self) -> u64 {
         mem::take(&mut self.regressions)
     }
@@ -347,7 +347,7 @@ impl Reader {
                     TopicPartition { topic: self.names.get(message.topic()), partition: message.partition() };
                 match self.positions.admit(&at, message.offset()) {
                     Admission::Next => push(&message, &at, &mut self.filling),
-                    Admission::NotOurs => {}
+                    Admission::NotOurs | Admission::Again => {}
                     Admission::Regression => self.regressions += 1,
                 }
                 Ok(true)
