@@ -1,5 +1,6 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, mpsc};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use fhirehose_decide::{Answer, Ended, Wear};
@@ -20,6 +21,8 @@ use crate::partitions::transient;
 
 /// How long producing, adding offsets and aborting may each take.
 const STEP: Duration = Duration::from_secs(10);
+/// After this much more than its own limit, a call is taken for one that never returns.
+const GRACE: Duration = Duration::from_secs(2);
 
 /// One record to produce.
 pub(crate) struct ToSend<'a> {
@@ -33,7 +36,7 @@ pub(crate) struct ToSend<'a> {
 
 /// A transactional producer, and whether it may be used once more.
 pub(crate) struct TransactionalProducer {
-    producer: BaseProducer<Deliveries>,
+    producer: Arc<BaseProducer<Deliveries>>,
     /// How long a commit may go without an answer.
     patience: Duration,
     wear: Wear,
@@ -61,7 +64,8 @@ impl TransactionalProducer {
                 _ => transient("the transactional producer could not start", &error),
             }
         })?;
-        Ok(TransactionalProducer { producer, patience: clients.commit_timeout(), wear: Wear::default() })
+        let patience = clients.commit_timeout();
+        Ok(TransactionalProducer { producer: Arc::new(producer), patience, wear: Wear::default() })
     }
 
     pub(crate) fn worn(&self) -> bool {
@@ -73,7 +77,7 @@ impl TransactionalProducer {
         &mut self,
         records: impl Iterator<Item = ToSend<'a>>,
         offsets: &TopicPartitionList,
-        membership: &ConsumerGroupMetadata,
+        membership: ConsumerGroupMetadata,
     ) -> Ended {
         let deliveries = self.producer.context().clone();
         deliveries.failed.store(0, Ordering::SeqCst);
@@ -98,7 +102,7 @@ impl TransactionalProducer {
         &self,
         records: impl Iterator<Item = ToSend<'a>>,
         offsets: &TopicPartitionList,
-        membership: &ConsumerGroupMetadata,
+        membership: ConsumerGroupMetadata,
         deliveries: &Deliveries,
     ) -> Result<(), Fault> {
         let deadline = Instant::now() + STEP;
@@ -120,11 +124,23 @@ impl TransactionalProducer {
             return Err(Fault::transient(format!("{failed} records were not delivered: {code}")));
         }
         point("transact.flushed");
-        self.producer
-            .send_offsets_to_transaction(offsets, membership, STEP)
-            .map_err(|error| transient("offsets were not taken into the transaction", &error))?;
+        self.take_offsets(offsets.clone(), membership)?;
         point("transact.offsets");
         Ok(())
+    }
+
+    /// On a thread of its own, for the call does not keep to its limit: it waits for ever for a coordinator whose
+    /// broker has left the cluster meanwhile (librdkafka's issues 5456 and 5511). One that is given up ends with its
+    /// producer, at the next change of any broker; it has no effect, since the next producer has fenced it off.
+    fn take_offsets(
+        &self,
+        offsets: TopicPartitionList,
+        membership: ConsumerGroupMetadata,
+    ) -> Result<(), Fault> {
+        let producer = self.producer.clone();
+        within(STEP + GRACE, move || producer.send_offsets_to_transaction(&offsets, &membership, STEP))
+            .ok_or_else(|| Fault::transient("nobody said whether offsets were taken into the transaction"))?
+            .map_err(|error| transient("offsets were not taken into the transaction", &error))
     }
 
     fn send(&self, record: ToSend<'_>, deadline: Instant) -> Result<(), Fault> {
@@ -200,6 +216,14 @@ impl TransactionalProducer {
     }
 }
 
+/// What a call returns, unless it has not by then; the call goes on by itself.
+fn within<T: Send + 'static>(limit: Duration, call: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    let (done, returned) = mpsc::sync_channel(1);
+    // Nobody waits for what comes too late.
+    thread::spawn(move || drop(done.send(call())));
+    returned.recv_timeout(limit).ok()
+}
+
 fn message(record: ToSend<'_>) -> BaseRecord<'_, [u8], [u8]> {
     let mut message = BaseRecord::to(record.topic);
     message.partition = record.partition;
@@ -258,5 +282,19 @@ impl ProducerContext<NoCustomPartitioner> for Deliveries {
                 self.too_large.store(true, Ordering::SeqCst);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_call_that_does_not_return_is_given_up() {
+        assert_eq!(within(Duration::from_secs(60), || 7), Some(7));
+        let (release, held) = mpsc::channel::<()>();
+        let given_up = within(Duration::from_millis(10), move || held.recv());
+        assert!(given_up.is_none());
+        drop(release);
     }
 }

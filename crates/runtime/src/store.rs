@@ -341,7 +341,7 @@ impl<'w> StoreLoop<'w> {
                     self.reader.commit(&list).map_err(|failed| failed.fault)?;
                     Ended::Committed
                 }
-                Some(membership) => producer.transaction(records, &list, &membership),
+                Some(membership) => producer.transaction(records, &list, membership),
                 None => Ended::Aborted(put_out()),
             }
         };

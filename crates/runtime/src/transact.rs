@@ -387,7 +387,7 @@ impl<'w> TransactLoop<'w> {
         }
         // Planted: the offsets follow the transaction.
         let after = planted("offsets-outside-transaction").then(|| std::mem::take(&mut list));
-        let ended = self.producer.transaction(records, &list, &membership);
+        let ended = self.producer.transaction(records, &list, membership);
         if let (Ended::Committed, Some(list)) = (&ended, after) {
             self.reader.commit(&list).map_err(|failed| failed.fault)?;
         }

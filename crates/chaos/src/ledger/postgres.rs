@@ -40,7 +40,8 @@ pub fn connect(url: &str) -> Result<Client> {
     let mut config: Config = url.parse().context("the address of PostgreSQL")?;
     config.connect_timeout(Duration::from_secs(3)).application_name("fhirehose-chaos");
     // Statistics know nothing of a run that has just been: a join is taken for one of a row or two.
-    let options = format!("-c statement_timeout={} -c TimeZone=UTC -c enable_nestloop=off", STATEMENT.as_millis());
+    let options =
+        format!("-c statement_timeout={} -c TimeZone=UTC -c enable_nestloop=off", STATEMENT.as_millis());
     config.options(&options);
     config.connect(NoTls).context("connecting to PostgreSQL")
 }
