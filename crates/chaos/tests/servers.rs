@@ -13,6 +13,7 @@ use std::io::Read;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use fhirehose_chaos::ledger::load::LOAD_AGE_MS;
 use fhirehose_chaos::proxy::{Leg, Proxies, Toxic};
 use fhirehose_chaos::servers::kafka::Admin;
 use fhirehose_chaos::servers::postgres::{Postgres, Trip, When};
@@ -238,8 +239,9 @@ fn topics_are_made_grown_and_made_anew() {
         .set("message.timeout.ms", "8000")
         .create_with_context(Told::default())
         .unwrap();
-    let is_taken = || {
-        let record = BaseRecord::<(), str>::to(&topic).partition(0).payload("v");
+    let written = |age_ms: i64| {
+        let made = jiff::Timestamp::now().as_millisecond() - age_ms;
+        let record = BaseRecord::<(), str>::to(&topic).partition(0).payload("v").timestamp(made);
         producer.send(record).map_err(|(error, _)| error).unwrap();
         let begun = Instant::now();
         loop {
@@ -250,11 +252,13 @@ fn topics_are_made_grown_and_made_anew() {
             assert!(begun.elapsed() < STEP, "no word of the record");
         }
     };
+    let is_taken = || written(LOAD_AGE_MS);
     assert!(is_taken());
     // Brokers learn of a setting a moment after it is made.
     admin.refuse_records(&topic, true).unwrap();
     eventually("a record is refused", || !is_taken());
     assert!(!is_taken(), "and so is the next");
+    assert!(written(0), "a marker's age passes");
     admin.refuse_records(&topic, false).unwrap();
     eventually("a record is taken", is_taken);
     assert!(is_taken(), "and so is the next");

@@ -26,9 +26,13 @@ pub struct Input {
     pub key: Vec<u8>,
     pub value: Option<Vec<u8>>,
     pub headers: Vec<(&'static str, String)>,
-    /// Milliseconds since the epoch; now, where none is given.
+    /// Milliseconds since the epoch; [`LOAD_AGE_MS`] ago, where none is given.
     pub timestamp: Option<i64>,
 }
+
+/// By how much the records of a load are older than the moment they are written at: a topic can be made to refuse
+/// them, and only them, by their age.
+pub const LOAD_AGE_MS: i64 = 10_000;
 
 /// Idempotent, waits for all replicas, and for as long as it takes.
 pub struct Producer {
@@ -156,7 +160,8 @@ fn record(input: &Input) -> BaseRecord<'_, [u8], [u8]> {
     let mut record = BaseRecord::to(&input.topic).key(&*input.key);
     record.payload = input.value.as_deref();
     record.partition = input.partition;
-    record.timestamp = input.timestamp;
+    let old = || jiff::Timestamp::now().as_millisecond() - LOAD_AGE_MS;
+    record.timestamp = Some(input.timestamp.unwrap_or_else(old));
     if !input.headers.is_empty() {
         let mut headers = OwnedHeaders::new();
         for (key, value) in &input.headers {

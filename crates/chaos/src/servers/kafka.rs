@@ -13,6 +13,7 @@ use rdkafka::types::RDKafkaErrorCode;
 use tokio::runtime::Runtime;
 
 use super::wire::Request;
+use crate::ledger::load::LOAD_AGE_MS;
 
 const TIMEOUT: Duration = Duration::from_secs(20);
 /// What the cluster is asked for is seen by all brokers a moment later.
@@ -101,20 +102,24 @@ impl Admin {
         Ok(names.filter(|name| name.ends_with(&suffix)).collect())
     }
 
-    /// Makes the brokers refuse what is written to the topic, or takes that back: a record may be neither older nor
-    /// newer than the broker's clock. (To ask for more copies in sync than there are does not help: the number is
-    /// capped.) Takes effect a moment after the return.
+    /// Makes the brokers refuse every record of a run's load that is written to the topic, or takes that back: the
+    /// load is old, see [`LOAD_AGE_MS`]. Markers of transactions are not, and must pass:
+    /// a coordinator whose marker is refused never ends the transaction. (To ask for more copies in sync than there
+    /// are does not help: the number is capped.) Takes effect a moment after the return.
     pub fn refuse_records(&self, topic: &str, refuse: bool) -> Result<()> {
         const TOPIC: i8 = 2;
         const SET: i8 = 0;
         const DELETE: i8 = 1;
-        let settings = ["message.timestamp.before.max.ms", "message.timestamp.after.max.ms"];
         let setting = |request: Request, name: &str| match refuse {
-            true => request.string(name).int8(SET).string("0").end(),
+            true => request.string(name).int8(SET).string(&(LOAD_AGE_MS / 2).to_string()).end(),
             false => request.string(name).int8(DELETE).null().end(),
         };
         let request = Request::new(ALTER_CONFIGS, 1).array([()].into_iter(), |request, ()| {
-            request.int8(TOPIC).string(topic).array(settings.into_iter(), setting).end()
+            request
+                .int8(TOPIC)
+                .string(topic)
+                .array(["message.timestamp.before.max.ms"].into_iter(), setting)
+                .end()
         });
         let mut response = request.int8(0).end().send(&self.brokers)?;
         response.int32()?;
