@@ -142,6 +142,15 @@ pub static FAULTS: &[Fault] = &[
         ..USUAL
     },
     Fault {
+        name: "lingering",
+        what: "instances that wait a second for a batch to fill, and five joins and leaves",
+        expects: "what was polled and not begun is kept, but of the partitions that go",
+        at: &[Load],
+        lasts_ms: (10_000, 15_000),
+        strike: group::lingering,
+        ..USUAL
+    },
+    Fault {
         name: "rebalances",
         what: "200 rebalances",
         expects: "I12: file handles, threads and memory as after the first 20",

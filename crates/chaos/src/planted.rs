@@ -95,7 +95,7 @@ pub static BUGS: &[Bug] = &[
         name: "retained-records-forgotten",
         breaks: "at a revocation, polled records of partitions that stay are dropped too",
         flow: "normalize-cdc",
-        faults: &[("storm", None), ("latency:kafka", Some(Rebalance))],
+        faults: &[("lingering", None)],
     },
     Bug {
         name: "letter-mark-ignored",

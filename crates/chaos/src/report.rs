@@ -167,7 +167,10 @@ fn write(out: &mut String, outcomes: &[Outcome]) -> std::fmt::Result {
     writeln!(out, "| runs | {} |", real.len())?;
     writeln!(out, "| hours | {hours:.1} |")?;
     writeln!(out, "| input records | {} |", all.records())?;
-    writeln!(out, "| runs with a violation | {} |", all.violated().len())?;
+    let violated = all.violated();
+    let open = violated.iter().filter(|run| !since(&real, run)).count();
+    writeln!(out, "| runs with a violation | {} |", violated.len())?;
+    writeln!(out, "| of these, not run again since without one | {open} |")?;
     writeln!(
         out,
         "| runs whose fault point was never passed | {} |",
@@ -183,6 +186,34 @@ fn write(out: &mut String, outcomes: &[Outcome]) -> std::fmt::Result {
         "| one run again | `cargo xtask chaos --runs 1 --seed SEED --only FAULT --processor P --moment M` |\n"
     )?;
 
+    if !violated.is_empty() {
+        writeln!(
+            out,
+            "## Violations\n\nAll there ever were, by the builds of their day, and whether the same run (seed, fault, \
+             processor, moment) has passed since.\n\n\
+             | ended | seed | processor | fault | moment | seen as | passed since |\n|---|---:|---|---|---|---|---|"
+        )?;
+        for run in &violated {
+            let what: Vec<_> = run
+                .violations
+                .iter()
+                .map(|found| format!("{}: {}", found.invariant, brief(&found.what)))
+                .collect();
+            let fault = format!("{} {}", run.fault, run.variant);
+            writeln!(
+                out,
+                "| {} | {} | {} | {} | {} | {} | {} |",
+                run.at,
+                run.seed,
+                run.flow,
+                fault.trim_end(),
+                run.moment,
+                what.first().map_or("", String::as_str),
+                if since(&real, run) { "yes" } else { "no" }
+            )?;
+        }
+        writeln!(out)?;
+    }
     writeln!(
         out,
         "## Faults and targets\n\nSeconds from healing until every input partition had moved again, two instances.\n"
@@ -231,6 +262,25 @@ fn write(out: &mut String, outcomes: &[Outcome]) -> std::fmt::Result {
         writeln!(out, "| {flow} | {} | {} | {} |", row.runs.len(), row.records(), row.violated().len())?;
     }
     planted(out, outcomes)
+}
+
+/// Whether the same run has passed after this one.
+fn since(runs: &[&Outcome], violated: &Outcome) -> bool {
+    let same = |run: &&&Outcome| {
+        run.seed == violated.seed
+            && (&run.flow, &run.fault, &run.variant, &run.moment)
+                == (&violated.flow, &violated.fault, &violated.variant, &violated.moment)
+    };
+    let last = runs.iter().rev().find(same);
+    last.is_some_and(|last| last.at > violated.at && last.violations.is_empty())
+}
+
+/// What was found, without the records and logs that a cell of a table has no room for.
+fn brief(what: &str) -> String {
+    let line = what.lines().next().unwrap_or_default();
+    let brief: String = line.chars().take(80).collect();
+    let more = if brief.len() < what.len() { "…" } else { "" };
+    brief.replace('|', "/") + more
 }
 
 /// Whether the harness can fail: each bug is built into the product by a feature that no release can carry.
@@ -331,6 +381,18 @@ mod tests {
         let text = markdown(&[outcome(1, None, false), outcome(7, None, true), outcome(3, None, false)]);
         assert!(text.contains("| kill | kafka | load | 3 | 3000 | 1 | 7 | 3.0 | 7.0 |"), "{text}");
         assert!(text.contains("| runs with a violation | 1 |"));
+    }
+
+    #[test]
+    fn a_violation_stays_in_the_report_and_is_closed_by_the_same_run() {
+        let (violated, mut again) = (outcome(7, None, true), outcome(7, None, false));
+        assert!(markdown(std::slice::from_ref(&violated)).contains("run again since without one | 1 |"));
+        again.at = "2026-01-02T00:00:00Z".into();
+        let text = markdown(&[violated.clone(), again.clone()]);
+        assert!(text.contains("run again since without one | 0 |"), "{text}");
+        assert!(text.contains("| 7 | enrich | kill | load | I2: twice: t [0] 1 | yes |"), "{text}");
+        again.seed = 8;
+        assert!(markdown(&[violated, again]).contains("run again since without one | 1 |"));
     }
 
     #[test]

@@ -8,6 +8,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 
 use super::Field;
 use crate::health::Growth;
+use crate::product::Setting;
 
 pub fn rolling_restart(field: &mut Field<'_>) -> Result<()> {
     for index in 0..2 {
@@ -63,6 +64,28 @@ pub fn storm(field: &mut Field<'_>) -> Result<()> {
         let begun = Instant::now();
         visit(field, each * 3 / 4)?;
         field.pause(each.saturating_sub(begun.elapsed()))?;
+    }
+    Ok(())
+}
+
+/// Each instance waits a second for a batch to fill, so that partitions are taken from it while it holds records that
+/// it has polled and not begun to process.
+pub fn lingering(field: &mut Field<'_>) -> Result<()> {
+    const VISITS: u32 = 5;
+    let lingers = ("FHIREHOSE__RUNTIME__LINGER_MS".to_owned(), "1000".to_owned());
+    let setting = Setting { env: vec![lingers], ..Setting::default() };
+    replace_all(field, &setting)?;
+    let each = Duration::from_millis(field.plan.lasts_ms) / VISITS;
+    for _ in 0..VISITS {
+        visit(field, each)?;
+    }
+    replace_all(field, &Setting::default())
+}
+
+fn replace_all(field: &mut Field<'_>, setting: &Setting) -> Result<()> {
+    for index in 0..2 {
+        field.replace(index, setting)?;
+        field.await_ready()?;
     }
     Ok(())
 }
