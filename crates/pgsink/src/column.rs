@@ -11,6 +11,10 @@ const POSTGRES_EPOCH_DAYS: i64 = 10_957;
 const FIRST_MS: i64 = -62_135_596_800_000;
 const LAST_MS: i64 = 253_402_300_799_999;
 
+/// Longest text, in bytes, of a column that stands in a B-tree: an entry takes 2704 of all its columns. Longer ones
+/// would be refused by the database, which does not say which row of a batch it was.
+const INDEXED_TEXT_MAX: usize = 1_000;
+
 /// A PostgreSQL type values can be written as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ColumnType {
@@ -21,6 +25,8 @@ pub enum ColumnType {
     Float8,
     Numeric,
     Text,
+    /// Text that stands in an index, and so has a greatest length.
+    IndexedText,
     TextArray,
     Uuid,
     Date,
@@ -113,6 +119,13 @@ impl ColumnType {
             (ColumnType::Text, Datum::Int(value)) => out.extend_from_slice(value.to_string().as_bytes()),
             (ColumnType::Text, Datum::Bool(value)) => out.extend_from_slice(value.to_string().as_bytes()),
             (ColumnType::Text, Datum::Text(value)) => out.extend_from_slice(storable(value)?.as_bytes()),
+            (ColumnType::IndexedText, datum) => {
+                let start = out.len();
+                ColumnType::Text.write_body(datum, out)?;
+                if out.len() - start > INDEXED_TEXT_MAX {
+                    return Err(WrongType);
+                }
+            }
             (ColumnType::TextArray, Datum::Texts(values)) => text_array(values, out)?,
             (ColumnType::Uuid, Datum::Text(text)) => {
                 out.extend_from_slice(uuid::Uuid::try_parse(text).map_err(|_| WrongType)?.as_bytes());

@@ -12,9 +12,11 @@ pub struct Column {
     pub optional: bool,
     /// Computed by the database; cannot be written.
     pub generated: bool,
+    /// Whether it stands in a B-tree.
+    pub indexed: bool,
 }
 
-/// A table's columns, as `information_schema` tells them.
+/// A table's columns, as the catalogs tell them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TableShape {
     /// `schema.table`.
@@ -28,7 +30,11 @@ impl TableShape {
         let (schema, table) = name.split_once('.').unwrap_or(("public", name));
         let rows = client.query(
             "SELECT column_name::text, udt_name::text, is_nullable = 'YES' OR column_default IS NOT NULL \
-             OR is_generated = 'ALWAYS' OR is_identity = 'YES', is_generated = 'ALWAYS' \
+             OR is_generated = 'ALWAYS' OR is_identity = 'YES', is_generated = 'ALWAYS', EXISTS ( \
+                 SELECT FROM pg_index AS i JOIN pg_class AS c ON c.oid = i.indexrelid \
+                 JOIN pg_am AS a ON a.oid = c.relam AND a.amname = 'btree' \
+                 WHERE i.indrelid = format('%I.%I', table_schema, table_name)::regclass \
+                 AND ordinal_position = ANY (i.indkey)) \
              FROM information_schema.columns WHERE table_schema = $1 AND table_name = $2 ORDER BY ordinal_position",
             &[&schema, &table],
         )?;
@@ -38,6 +44,7 @@ impl TableShape {
                 udt_name: row.try_get(1)?,
                 optional: row.try_get(2)?,
                 generated: row.try_get(3)?,
+                indexed: row.try_get(4)?,
             })
         };
         let columns = rows.iter().map(column).collect::<Result<_, _>>()?;
@@ -56,8 +63,11 @@ impl TableShape {
         if column.generated {
             return Err(format!("{}.{name} is computed by the database", self.name));
         }
-        ColumnType::of(&column.udt_name)
-            .ok_or_else(|| format!("{}.{name}: type {} cannot be written", self.name, column.udt_name))
+        match ColumnType::of(&column.udt_name) {
+            Some(ColumnType::Text) if column.indexed => Ok(ColumnType::IndexedText),
+            Some(kind) => Ok(kind),
+            None => Err(format!("{}.{name}: type {} cannot be written", self.name, column.udt_name)),
+        }
     }
 
     /// Columns a row needs that are not among `written`.

@@ -5,7 +5,7 @@ mod support;
 
 use fhirehose_stream::{Reason, Sink, Verdict};
 use serde_json::json;
-use support::{Shapes, Worker, encounter, id, migrated, patient, root, texts};
+use support::{Shapes, TestDatabase, Worker, encounter, id, migrated, patient, root, texts};
 
 const DAY: i64 = 86_400_000;
 
@@ -331,15 +331,12 @@ fn a_bad_record_leaves_no_trace_and_the_rest_is_written() {
     );
 }
 
-#[test]
-fn a_row_the_database_refuses_is_found_among_good_ones() {
-    let database = migrated("wh_refused");
-    let mut worker = Worker::new(&database, "t", 0);
+/// Patients with a condition each; the fifth has this code, the others `I10`. What came of them.
+fn conditions(database: &TestDatabase, fifth: &str) -> Vec<Verdict> {
+    let mut worker = Worker::new(database, "t", 0);
     for n in 0..9 {
         worker.resource("t1", 100, DAY, &patient(n, "Khartoum"));
-        // Longer than an index entry can be, and not to be compressed.
-        let long: String = (0..400).map(|part| id(&format!("code-{n}"), part)).collect();
-        let code = if n == 4 { long } else { "I10".to_owned() };
+        let code = if n == 4 { fifth } else { "I10" };
         let condition = json!({
             "resourceType": "Condition", "id": id("Condition", n),
             "code": {"coding": [{"system": "http://hl7.org/fhir/sid/icd-10-cm", "code": code}]},
@@ -347,15 +344,37 @@ fn a_row_the_database_refuses_is_found_among_good_ones() {
         });
         worker.resource("t1", 100, DAY, &condition);
     }
-    let verdicts = worker.flush();
+    worker.flush()
+}
+
+/// The fifth condition's rejection; the others are in their tables, and nothing of that one is.
+fn fifth_rejected(database: &TestDatabase, verdicts: &[Verdict]) -> (Reason, String) {
     let rejected: Vec<_> =
         verdicts.iter().enumerate().filter(|(_, verdict)| matches!(verdict, Verdict::Reject(_))).collect();
     let [(9, Verdict::Reject(rejection))] = rejected.as_slice() else { panic!("{rejected:?}") };
-    assert_eq!((rejection.reason, rejection.detail.as_str()), (Reason::StoreRejected, "SQLSTATE 54000"));
-    let mut client = database.connect();
-    let counts = "SELECT concat_ws(' ', (SELECT count(*) FROM fact.diagnosis_fact), (SELECT count(*) FROM dim.diagnosis_dimension), \
+    let counts = "SELECT concat_ws(' ', (SELECT count(*) FROM fact.diagnosis_fact), \
+         (SELECT count(*) FROM dim.diagnosis_dimension), \
          (SELECT count(*) FROM dim.patient_dimension WHERE NOT is_inferred))";
-    assert_eq!(texts(&mut client, counts), ["8 2 10"]);
+    assert_eq!(texts(&mut database.connect(), counts), ["8 2 10"]);
+    (rejection.reason, rejection.detail.clone())
+}
+
+#[test]
+fn a_row_the_database_refuses_is_found_among_good_ones() {
+    let database = migrated("wh_refused");
+    let check = "ALTER TABLE dim.diagnosis_dimension ADD CONSTRAINT known CHECK (diagnosis_code <> 'Z99')";
+    database.connect().batch_execute(check).unwrap();
+    let verdicts = conditions(&database, "Z99");
+    let told = "SQLSTATE 23514, table diagnosis_dimension, constraint known";
+    assert_eq!(fifth_rejected(&database, &verdicts), (Reason::StoreRejected, told.to_owned()));
+}
+
+#[test]
+fn a_key_that_no_index_takes_is_rejected_without_asking_the_database() {
+    let database = migrated("wh_long_key");
+    let verdicts = conditions(&database, &"9".repeat(1_001));
+    let told = "dim.diagnosis_dimension.diagnosis_code";
+    assert_eq!(fifth_rejected(&database, &verdicts), (Reason::WrongType, told.to_owned()));
 }
 
 #[test]

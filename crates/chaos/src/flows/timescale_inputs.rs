@@ -22,7 +22,7 @@ const METRICS: usize = 1;
 const ALERTS: usize = 2;
 /// More than an index of PostgreSQL takes, also compressed.
 const UNINDEXABLE: usize = 9_000;
-const INDEXABLE: usize = 2_000;
+const INDEXABLE: usize = 1_000;
 /// Devices of every topic in turn, as many of each.
 const DEVICES: usize = 54;
 /// What all alerts are.

@@ -25,7 +25,7 @@ pub const PROVIDER_VALUES: &str = "npi, first_name, last_name, gender, is_active
 /// As in topics/vitals.sample.yaml.
 const EPOCH: i64 = 1;
 /// Longer keys than that are made too long for an index.
-const INDEXABLE: usize = 2_000;
+const INDEXABLE: usize = 1_000;
 
 pub fn tables() -> Vec<Table> {
     let changes = |table: &str, id: &str, values: &str| {
