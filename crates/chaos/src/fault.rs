@@ -60,6 +60,8 @@ pub struct Fault {
     pub moves_within_s: u64,
     /// Takes minutes: not in the quick profile.
     pub slow: bool,
+    /// With good records alone: one of the largest makes the buffers of a process grow, and they stay.
+    pub clean: bool,
     /// Somebody goes on who has been taken for dead.
     pub zombie: bool,
     pub strike: fn(&mut Field<'_>) -> Result<()>,

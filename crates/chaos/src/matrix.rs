@@ -25,6 +25,7 @@ const USUAL: Fault = Fault {
     lasts_ms: (0, 0),
     moves_within_s: MOVES,
     slow: false,
+    clean: false,
     zombie: false,
     strike: process::nothing,
     undo: |_, _, _| Ok(()),
@@ -156,6 +157,7 @@ pub static FAULTS: &[Fault] = &[
         expects: "I12: file handles, threads and memory as after the first 20",
         at: &[Load],
         slow: true,
+        clean: true,
         strike: group::rebalances,
         ..USUAL
     },

@@ -96,6 +96,7 @@ fn draw(seed: u64, cell: Cell, moment: Option<Moment>) -> Plan {
     let mut random = ChaCha8Rng::seed_from_u64(seed);
     let drawn = cell.fault.at[random.random_range(0..cell.fault.at.len())];
     let (shortest, longest) = cell.fault.lasts_ms;
+    let poison: &[f64] = if cell.fault.clean { &[0.0] } else { &[0.0, 0.001, 0.01] };
     Plan {
         seed,
         cell,
@@ -107,7 +108,7 @@ fn draw(seed: u64, cell: Cell, moment: Option<Moment>) -> Plan {
         broker: random.random_range(0..3),
         hit: random.random_range(1..=12),
         share: random.random_range(0.2..0.9),
-        poison: [0.0, 0.001, 0.01][random.random_range(0..3)],
+        poison: poison[random.random_range(0..poison.len())],
     }
 }
 
