@@ -33,6 +33,10 @@ const MANAGED: &[ManagedProperty] = &[
     ("request.required.acks", "part of transactions"),
     ("max.in.flight", "part of transactions"),
     ("max.in.flight.requests.per.connection", "part of transactions"),
+    (
+        "log.connection.close",
+        "a lost connection is told by this log alone, and may mean that a commit was sent twice",
+    ),
     ("partitioner", "keys must meet their kin: murmur2, as Kafka's own clients"),
     ("enable.partition.eof", "the engine asks for it where it needs it"),
     ("message.max.bytes", "set runtime.record_max_bytes"),

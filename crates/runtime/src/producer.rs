@@ -24,6 +24,11 @@ const STEP: Duration = Duration::from_secs(10);
 /// After this much more than its own limit, a call is taken for one that never returns.
 const GRACE: Duration = Duration::from_secs(2);
 
+/// More than a client tells between two transactions.
+const EVENTS: u32 = 10_000;
+/// What librdkafka calls its log lines of connections that failed or were closed.
+const CONNECTION_LOST: &str = "FAIL";
+
 /// One record to produce.
 pub(crate) struct ToSend<'a> {
     pub topic: &'a str,
@@ -178,8 +183,13 @@ impl TransactionalProducer {
     }
 
     fn answer(&self, result: Result<(), Fault>, start: Instant) -> Answer {
-        // Errors wait in the queue of events, one to a poll, since committing and aborting do not serve it.
-        (0..8).for_each(|_| self.producer.poll(Duration::ZERO));
+        // What happened meanwhile waits in the queue of events, one to a poll, since committing and aborting do not
+        // serve it.
+        let mut events = 0;
+        while self.producer.in_flight_count() > 0 && events < EVENTS {
+            self.producer.poll(Duration::ZERO);
+            events += 1;
+        }
         let disturbed = self.producer.context().disturbed.load(Ordering::SeqCst);
         // Planted: an end that was slow or sent twice is as good as any.
         match planted("late-end-trusted") && result.is_ok() {
@@ -261,7 +271,12 @@ struct Deliveries {
 }
 
 impl ClientContext for Deliveries {
+    /// A connection that the other side closed is told here alone: it is no error to librdkafka, which sends again
+    /// what was under way.
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        if facility == CONNECTION_LOST {
+            self.disturbed.store(true, Ordering::SeqCst);
+        }
         clients::log(level, facility, message);
     }
 
@@ -288,6 +303,15 @@ impl ProducerContext<NoCustomPartitioner> for Deliveries {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_producer_that_lost_a_connection_is_disturbed() {
+        let told = Deliveries::default();
+        told.log(RDKafkaLogLevel::Info, "TXNERR", "current transaction failed");
+        assert!(!told.disturbed.load(Ordering::SeqCst));
+        told.log(RDKafkaLogLevel::Info, "FAIL", "disconnected: connection closed by peer");
+        assert!(told.disturbed.load(Ordering::SeqCst));
+    }
 
     #[test]
     fn a_call_that_does_not_return_is_given_up() {
