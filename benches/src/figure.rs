@@ -29,6 +29,10 @@ pub enum Unit {
     PerSecond,
     Mebibytes,
     Bytes,
+    /// How many times as much.
+    Times,
+    /// A number of things.
+    Count,
 }
 
 /// A line of the table.
@@ -96,6 +100,9 @@ impl Unit {
             Unit::PerSecond => format!("{value:.0}/s"),
             Unit::Mebibytes => format!("{value:.0} MiB"),
             Unit::Bytes => format!("{value:.0} bytes"),
+            Unit::Times => format!("{value:.1}×"),
+            Unit::Count if value < 100.0 && value.fract() != 0.0 => format!("{value:.2}"),
+            Unit::Count => format!("{value:.0}"),
         }
     }
 }

@@ -13,10 +13,20 @@ pub fn thread_cpu() -> Result<f64> {
 
 /// CPU seconds of all threads of a process, ended ones too, user and system.
 pub fn process_cpu(pid: u32) -> Result<f64> {
-    let text = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    ticks(&fs::read_to_string(format!("/proc/{pid}/stat"))?, 11)
+}
+
+/// CPU seconds of the processes that this one has started and that have ended, user and system.
+pub fn children_cpu() -> Result<f64> {
+    ticks(&fs::read_to_string("/proc/self/stat")?, 13)
+}
+
+/// The seconds of two fields of a `stat`, which follow so many others behind the name.
+fn ticks(stat: &str, skip: usize) -> Result<f64> {
     // The name, in parentheses, may hold blanks.
-    let after = text.rsplit_once(')').context("stat has no name")?.1;
-    let ticks: Vec<f64> = after.split_whitespace().skip(11).take(2).filter_map(|t| t.parse().ok()).collect();
+    let after = stat.rsplit_once(')').context("stat has no name")?.1;
+    let ticks: Vec<f64> =
+        after.split_whitespace().skip(skip).take(2).filter_map(|t| t.parse().ok()).collect();
     // Linux counts in hundredths of a second on every architecture we build for.
     Ok(ticks.iter().sum::<f64>() / 100.0)
 }
@@ -62,6 +72,9 @@ mod tests {
             sum = (0..100_000).fold(sum, |sum, n| std::hint::black_box(sum ^ n));
         }
         assert!(process_cpu(std::process::id()).unwrap() - process > 0.02);
+        let stat = "7 (a (b) c) S 1 7 7 0 -1 4194304 1 2 3 4 150 50 20 5 20 0";
+        assert_eq!((ticks(stat, 11).unwrap(), ticks(stat, 13).unwrap()), (2.0, 0.25));
+        assert!(children_cpu().unwrap() >= 0.0);
         let (now, peak) = memory(std::process::id()).unwrap();
         assert!(now > 0.5 && peak >= now && process_cpu(u32::MAX).is_err());
     }

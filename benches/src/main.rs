@@ -7,6 +7,7 @@ mod copier;
 mod copying;
 mod devices;
 mod end_to_end;
+mod engines;
 mod figure;
 mod kafka;
 mod machine;
@@ -26,6 +27,7 @@ use std::process::Command;
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand, ValueEnum};
 
+use engines::Effort;
 use figure::Section;
 use shapes::Shapes;
 use stack::Stack;
@@ -50,6 +52,12 @@ enum What {
         /// Entries of the reference store, for `recovery`
         #[arg(long, default_value_t = 1_000_000)]
         targets: u64,
+        /// Rounds of `shapes`
+        #[arg(long, default_value_t = 7)]
+        rounds: usize,
+        /// CPU seconds of a turn of `shapes`
+        #[arg(long, default_value_t = 0.5)]
+        seconds: f64,
         /// Where the report goes
         #[arg(long, default_value = "docs/generated/bench.md")]
         report: PathBuf,
@@ -68,6 +76,8 @@ enum What {
 enum Name {
     /// CPU time of decode, map and encode
     Mapping,
+    /// Views, mappings and FHIRPath against other engines
+    Shapes,
     /// The PostgreSQL sinks against plain COPY and upsert
     Stores,
     /// Latency and memory of every processor at half load
@@ -79,7 +89,8 @@ enum Name {
 }
 
 /// In the order they are measured: the last ones fill topics that the others should find small.
-const ALL: [Name; 5] = [Name::Mapping, Name::Stores, Name::EndToEnd, Name::Copying, Name::Recovery];
+const ALL: [Name; 6] =
+    [Name::Mapping, Name::Shapes, Name::Stores, Name::EndToEnd, Name::Copying, Name::Recovery];
 
 fn main() -> Result<()> {
     let cli = Cli::parse();
@@ -89,7 +100,8 @@ fn main() -> Result<()> {
             let stack = Stack::of_environment(&root)?;
             copier::run(&root, &stack.brokers, &group, transactional)
         }
-        What::Run { names, report, targets } => {
+        What::Run { names, report, targets, rounds, seconds } => {
+            let effort = Effort { rounds, seconds };
             let wanted: Vec<Name> =
                 ALL.into_iter().filter(|name| names.is_empty() || names.contains(name)).collect();
             // The commit that is measured: others may be made meanwhile.
@@ -101,7 +113,7 @@ fn main() -> Result<()> {
             };
             for name in &wanted {
                 let begun = std::time::Instant::now();
-                let sections = measure(*name, &root, targets).with_context(|| format!("{name:?}"))?;
+                let sections = measure(*name, &root, targets, effort).with_context(|| format!("{name:?}"))?;
                 for mut section in sections {
                     say(&section.to_markdown());
                     if wanted != ALL {
@@ -124,24 +136,21 @@ fn main() -> Result<()> {
     }
 }
 
-fn measure(name: Name, root: &std::path::Path, targets: u64) -> Result<Vec<Section>> {
-    if name == Name::Mapping {
-        return Ok(vec![mapping::measure(&Shapes::load(root)?)?]);
-    }
-    let stack = Stack::of_environment(root)?;
+fn measure(name: Name, root: &std::path::Path, targets: u64, effort: Effort) -> Result<Vec<Section>> {
+    let stack = || Stack::of_environment(root);
+    let prepared = || -> Result<Stack> {
+        let stack = stack()?;
+        stack.prepare()?;
+        Ok(stack)
+    };
     Ok(match name {
-        Name::Mapping => Vec::new(),
-        Name::Stores => vec![stores::measure(&stack, &Shapes::load(root)?)?],
-        Name::EndToEnd => {
-            stack.prepare()?;
-            end_to_end::measure(&stack)?
-        }
-        Name::Copying => {
-            stack.prepare()?;
-            vec![copying::measure(&stack)?]
-        }
+        Name::Mapping => vec![mapping::measure(&Shapes::load(root)?)?],
+        Name::Shapes => engines::measure(root, effort)?,
+        Name::Stores => vec![stores::measure(&stack()?, &Shapes::load(root)?)?],
+        Name::EndToEnd => end_to_end::measure(&prepared()?)?,
+        Name::Copying => vec![copying::measure(&prepared()?)?],
         Name::Recovery => {
-            stack.prepare()?;
+            let stack = prepared()?;
             let shapes = Shapes::load(root)?;
             vec![recovery::measure(&stack, &shapes)?, restore::measure(&stack, &shapes, targets)?]
         }

@@ -8,6 +8,7 @@ mod demo;
 mod deny;
 mod fuzz;
 mod oracles;
+mod peers;
 mod shell;
 mod stack;
 mod test;

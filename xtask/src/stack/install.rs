@@ -159,6 +159,8 @@ fn has_program(package: &str) -> bool {
         ("cmake", "cmake"),
         ("maven", "mvn"),
         ("ninja-build", "ninja"),
+        ("nodejs", "node"),
+        ("npm", "npm"),
         ("python3-pip", "pip3"),
         ("zip", "zip"),
     ];
