@@ -97,13 +97,13 @@ pub fn encounters(root: &Path) -> Result<Vec<Json>> {
         row["class"] = of_class[n % of_class.len()].into();
         row["priority"] = of_priority[n % of_priority.len()].into();
         row["admission_date"] = format!("2026-02-{:02}T{:02}:40:00Z", 1 + n % 28, n % 24).into();
-        if n % 2 == 0 {
+        if n.is_multiple_of(2) {
             row["status"] = "finished".into();
             row["discharge_date"] = format!("2026-03-{:02}T10:05:00Z", 1 + n % 28).into();
             row["length_of_stay_hours"] = (24 * (1 + n % 9)).into();
             row["discharge_disposition"] = "home".into();
         }
-        if n % 4 == 0 {
+        if n.is_multiple_of(4) {
             row["referring_provider_id"] = Json::Null;
         }
         row
