@@ -71,4 +71,13 @@ mod tests {
         assert_eq!(evenly(&all, 50).copied().collect::<Vec<_>>(), all);
         assert_eq!(evenly::<u32>(&[], 5).count(), 0);
     }
+
+    #[test]
+    fn what_is_missing_is_told_with_what_it_is_for() {
+        let error = Resources::load(Path::new("/nowhere")).err().unwrap().to_string();
+        assert_eq!(
+            error,
+            "/nowhere/../shared/data/synthea: views and expressions are measured over these bundles"
+        );
+    }
 }
