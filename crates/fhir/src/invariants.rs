@@ -9,7 +9,7 @@ use crate::html;
 use crate::observation;
 use crate::primitive::{absolute, moment};
 use crate::tables::{Type, Version};
-use crate::terminology::{self, NPI};
+use crate::terminology::{self, NPI, URI};
 use crate::validate::Rule;
 use crate::walk::{Inside, Path, Walk};
 
@@ -174,7 +174,11 @@ fn in_rust(walk: &Walk, value: Value<'_>, ty: &Type, at: &Path<'_>) -> Check {
             let nested = at.above.is_some_and(|above| above.name == "extension");
             if nested { Ok(()) } else { absolute_at("url", value) }
         }
-        Special::Identifier => absolute_at("system", value),
+        Special::Identifier => {
+            absolute_at("system", value)?;
+            // The system whose values are URIs.
+            if text(value, "system") == Some(URI) { absolute_at("value", value) } else { Ok(()) }
+        }
         Special::Observation => observation::observation(value),
         Special::Period => require("per-1", in_order(text(value, "start"), text(value, "end"))),
         Special::Quantity => {

@@ -84,10 +84,9 @@ pub(crate) fn absolute(uri: &str) -> bool {
     })
 }
 
-/// No white space at the ends, single spaces between.
+/// No white space at the ends, single spaces between; no control characters.
 fn code(text: &str) -> bool {
-    solid_ascii(text)
-        || text.split(' ').all(|word| !word.is_empty() && !word.chars().any(char::is_whitespace))
+    solid_ascii(text) || text.split(' ').all(|word| !word.is_empty() && solid(word))
 }
 
 /// `[A-Za-z0-9\-\.]{1,64}`
@@ -273,7 +272,7 @@ mod tests {
 
     #[test]
     fn texts() {
-        assert!(code("a b") && !code(" a") && !code("a  b") && !code("a\tb"));
+        assert!(code("a b") && !code(" a") && !code("a  b") && !code("a\tb") && !code("a\u{1}b"));
         assert!(
             absolute("urn:x:y")
                 && absolute("http://x")

@@ -6,6 +6,8 @@ pub const LOINC: &str = "http://loinc.org";
 pub const SNOMED: &str = "http://snomed.info/sct";
 /// System of UCUM units.
 pub const UCUM: &str = "http://unitsofmeasure.org";
+/// System of identifiers that are URIs.
+pub const URI: &str = "urn:ietf:rfc:3986";
 /// System of US national provider identifiers.
 pub const NPI: &str = "http://hl7.org/fhir/sid/us-npi";
 /// System of ICD-10-CM codes.

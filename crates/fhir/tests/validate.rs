@@ -393,3 +393,16 @@ fn elements_by_path() {
         assert!(!element_exists(ty, path), "{ty}.{path}");
     }
 }
+
+#[test]
+fn an_identifier_of_the_system_of_uris_is_a_uri() {
+    let identified = |system: &str, value: &str| {
+        let identifier = json!({"system": system, "value": value});
+        verdict(&json!({"resourceType": "Patient", "identifier": [identifier]}))
+    };
+    assert_eq!(identified("urn:ietf:rfc:3986", "urn:oid:1.2.840"), Ok(()));
+    assert_eq!(identified("http://example.org/mrn", "17"), Ok(()));
+    let wrong = Err(("Patient.identifier[0].value".to_owned(), Rule::Format));
+    assert_eq!(identified("urn:ietf:rfc:3986", "17"), wrong);
+    assert_eq!(identified("urn:ietf:rfc:3986", " "), wrong);
+}
