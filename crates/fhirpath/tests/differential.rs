@@ -2,24 +2,23 @@
 //! is of a kind that `differential-known.txt` explains, or the test fails. Runs where `FHIREHOSE_TEST_ORACLES`
 //! says where the package is; `FHIREHOSE_DIFFERENTIAL` is the number of pairs of expression and resource,
 //! `FHIREHOSE_SEED` the seed.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 #[path = "differential/generate.rs"]
 mod generate;
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::path::Path;
+use std::process::Command;
 
 use fhirehose_fhirpath::{Ctx, Env, Expr, NoFunctions};
 use fhirehose_tape::Tape;
-use flate2::read::GzDecoder;
+use fhirehose_testkit::conformance;
+use fhirehose_testkit::differential::{Known, ask, oracles, same, setting, synthea};
 use generate::Generator;
 use rand::seq::{IndexedRandom, SliceRandom};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use regex::Regex;
 use serde_json::{Value, json};
 
 const PAIRS: usize = 4000;
@@ -27,35 +26,9 @@ const PAIRS: usize = 4000;
 const EACH: usize = 20;
 const RESOURCES: usize = 1500;
 
-fn setting(name: &str, default: usize) -> usize {
-    std::env::var(name).map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{name}: {text}")))
-}
-
-/// The Python that has the package; none if it was not installed.
-fn oracle() -> Option<PathBuf> {
-    let python = PathBuf::from(std::env::var_os("FHIREHOSE_TEST_ORACLES")?).join("py/bin/python");
-    let has = Command::new(&python).args(["-c", "import fhirpathpy"]).stderr(Stdio::null()).status();
-    has.is_ok_and(|status| status.success()).then_some(python)
-}
-
 /// Resources of all types in the bundles, as even as there are.
 fn resources(random: &mut ChaCha8Rng) -> Vec<Value> {
-    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data/synthea");
-    assert!(dir.is_dir(), "Synthea's bundles are missing: {}", dir.display());
-    let mut files: Vec<_> = std::fs::read_dir(dir).unwrap().map(|file| file.unwrap().path()).collect();
-    files.retain(|file| file.extension().is_some_and(|extension| extension == "gz"));
-    files.sort();
-    let mut by_type: BTreeMap<String, Vec<Value>> = BTreeMap::new();
-    for file in files {
-        let mut text = String::new();
-        GzDecoder::new(std::fs::File::open(file).unwrap()).read_to_string(&mut text).unwrap();
-        let mut bundle: Value = serde_json::from_str(&text).unwrap();
-        for entry in bundle["entry"].as_array_mut().into_iter().flatten() {
-            let resource = entry["resource"].take();
-            let of = resource["resourceType"].as_str().unwrap_or_default().to_owned();
-            by_type.entry(of).or_default().push(resource);
-        }
-    }
+    let mut by_type = synthea();
     let share = RESOURCES / by_type.len();
     by_type.values_mut().for_each(|of| of.shuffle(random));
     by_type.into_values().flat_map(|of| of.into_iter().take(share)).collect()
@@ -81,20 +54,12 @@ fn cases(random: &mut ChaCha8Rng, resources: &[Value], pairs: usize) -> Vec<Case
         .collect()
 }
 
-fn theirs(python: &Path, resources: &[Value], cases: &[Case]) -> Vec<Vec<Value>> {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/oracle/fhirpathpy_eval.py");
-    let mut process = Command::new(python);
-    let mut process =
-        process.arg(script).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("fhirpathpy starts");
-    let mut input = process.stdin.take().unwrap();
-    let mut lines = json!(resources).to_string() + "\n";
-    cases.iter().for_each(|case| lines += &format!("{}\n", json!({"expr": case.expr, "on": case.on})));
-    let writer = std::thread::spawn(move || input.write_all(lines.as_bytes()));
-    let output = BufReader::new(process.stdout.take().unwrap());
-    let answers = output.lines().map(|line| serde_json::from_str(&line.unwrap()).unwrap()).collect();
-    writer.join().unwrap().unwrap();
-    assert!(process.wait().unwrap().success());
-    answers
+fn theirs(oracles: &Path, resources: &[Value], cases: &[Case]) -> Vec<Vec<Value>> {
+    let mut process = Command::new(oracles.join("py/bin/python"));
+    process.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/oracle/fhirpathpy_eval.py"));
+    let asked = cases.iter().map(|case| json!({"expr": case.expr, "on": case.on}));
+    let answers = ask(process, std::iter::once(json!(resources)).chain(asked));
+    answers.iter().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
 fn ours(case: &Case, tapes: &[Tape]) -> Vec<Value> {
@@ -117,50 +82,18 @@ fn ours(case: &Case, tapes: &[Tape]) -> Vec<Value> {
     case.on.iter().map(|at| one(&tapes[*at])).collect()
 }
 
-/// The same, numbers by value to 8 digits: fhirpathpy computes in binary floating point in places.
-fn same(a: &Value, b: &Value) -> bool {
-    match (a, b) {
-        (Value::Number(a), Value::Number(b)) => {
-            let (a, b): (f64, f64) = (a.to_string().parse().unwrap(), b.to_string().parse().unwrap());
-            (a - b).abs() <= 1e-8 * a.abs().max(1.0)
-        }
-        (Value::Array(a), Value::Array(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(a, b)),
-        (Value::Object(a), Value::Object(b)) => {
-            a.len() == b.len() && a.iter().all(|(name, a)| b.get(name).is_some_and(|b| same(a, b)))
-        }
-        _ => a == b,
-    }
-}
-
+/// Numbers to 8 digits: fhirpathpy computes in binary floating point in places.
 fn agree(ours: &Value, theirs: &Value) -> bool {
     match (ours.get("items"), theirs.get("items")) {
-        (Some(ours), Some(theirs)) => same(ours, theirs),
+        (Some(ours), Some(theirs)) => same(ours, theirs, 1e-8),
         (None, None) => true,
         _ => false,
     }
 }
 
-/// A kind of difference: what "expression => ours | theirs" looks like, and why it is.
-struct Known {
-    pattern: Regex,
-    line: &'static str,
-}
-
-fn known() -> Vec<Known> {
-    let lines = include_str!("differential-known.txt").lines();
-    let kind = |line: &'static str| {
-        let (pattern, _) = line.split_once(" -- ").expect("pattern -- whose: reason");
-        Known { pattern: Regex::new(pattern).expect(pattern), line }
-    };
-    lines.filter(|line| !line.is_empty() && !line.starts_with('#')).map(kind).collect()
-}
-
 #[test]
 fn differences_from_fhirpathpy_are_explained() {
-    let Some(python) = oracle() else {
-        eprintln!("SKIPPED: no fhirpathpy; `cargo xtask test` installs it and sets FHIREHOSE_TEST_ORACLES");
-        return;
-    };
+    let Some(oracles) = oracles() else { return };
     let (pairs, seed) = (setting("FHIREHOSE_DIFFERENTIAL", PAIRS), setting("FHIREHOSE_SEED", 1) as u64);
     let mut random = ChaCha8Rng::seed_from_u64(seed);
     let resources = resources(&mut random);
@@ -173,10 +106,10 @@ fn differences_from_fhirpathpy_are_explained() {
             tape
         })
         .collect();
-    let known = known();
+    let known = Known::read(include_str!("differential-known.txt"));
     let (mut compared, mut explained, mut unexplained) = (0, BTreeMap::new(), BTreeMap::new());
     let (mut failed, mut empty) = (0, 0);
-    for (case, theirs) in cases.iter().zip(theirs(&python, &resources, &cases)) {
+    for (case, theirs) in cases.iter().zip(theirs(&oracles, &resources, &cases)) {
         for ((ours, theirs), on) in ours(case, &tapes).iter().zip(&theirs).zip(&case.on) {
             compared += 1;
             failed += usize::from(ours.get("error").is_some());
@@ -185,8 +118,8 @@ fn differences_from_fhirpathpy_are_explained() {
                 continue;
             }
             let what = format!("{} => {ours} | {theirs}", case.expr);
-            match known.iter().find(|kind| kind.pattern.is_match(&what)) {
-                Some(kind) => *explained.entry(kind.line).or_insert(0) += 1,
+            match known.reason(&what) {
+                Some(reason) => *explained.entry(reason).or_insert(0) += 1,
                 None => drop(unexplained.entry(&case.expr).or_insert((what, *on))),
             }
         }
@@ -195,7 +128,7 @@ fn differences_from_fhirpathpy_are_explained() {
         "seed {seed}: {compared} pairs, {} expressions; we refuse {failed}, give nothing for {empty}",
         cases.len()
     );
-    explained.iter().for_each(|(line, count)| println!("{count:6} {line}"));
+    explained.iter().for_each(|(reason, count)| println!("{count:6} {reason}"));
     assert!(compared >= pairs, "{compared} pairs of {pairs}");
     let shown: Vec<String> = unexplained
         .values()
@@ -205,4 +138,13 @@ fn differences_from_fhirpathpy_are_explained() {
         })
         .collect();
     assert!(unexplained.is_empty(), "{} expressions differ:\n{}", unexplained.len(), shown.join("\n"));
+    let known: usize = explained.values().sum();
+    conformance::assert_current(
+        &format!(
+            "FHIRPath: fhirpathpy 2.2.4, {pairs} pairs of generated expression and resource, seed {seed}"
+        ),
+        &format!("{} equal, {known} differ with [reasons](fhirpath.md), none without", compared - known),
+        "fhirehose-fhirpath",
+        "--test differential",
+    );
 }

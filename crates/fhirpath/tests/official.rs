@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use fhirehose_fhirpath::{Collection, Ctx, Env, EvalError, Expr, Item, NoFunctions, Temporal};
 use fhirehose_tape::Tape;
+use fhirehose_testkit::conformance;
 use roxmltree::{Document, Node};
 use serde_json::{Map, Value, json};
 
@@ -216,4 +217,13 @@ fn the_official_suite_passes_but_for_what_is_listed() {
     assert_eq!(total, 686);
     assert!(surprises.is_empty(), "{passed} of {total} pass\n{}", surprises.join("\n"));
     page::assert_current(&groups, &failed);
+    conformance::assert_current(
+        "FHIRPath: the official R4 suite",
+        &format!(
+            "{passed} of {total} pass ({:.1} %), [the others with reasons](fhirpath.md)",
+            passed as f64 * 100.0 / total as f64
+        ),
+        "fhirehose-fhirpath",
+        "--test official",
+    );
 }

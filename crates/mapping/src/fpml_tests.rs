@@ -4,6 +4,7 @@ use std::path::Path;
 
 use fhirehose_fhirpath::{Ctx, Env, NoFunctions, Shape, collect};
 use fhirehose_tape::Tape;
+use fhirehose_testkit::conformance;
 use serde_json::Value as Json;
 
 use crate::problem::Problems;
@@ -90,6 +91,9 @@ fn as_the_reference_does() {
         }
     }
     assert!(cases.len() > 20 && wrong.is_empty(), "{}", wrong.join("\n"));
+    let result = format!("all {} equal", cases.len());
+    let suite = "FPML: own cases, with the results of the reference";
+    conformance::assert_current(suite, &result, "fhirehose-mapping", "--lib fpml");
 }
 
 #[test]
@@ -109,6 +113,8 @@ fn the_references_own_long_example() {
     let variables: Vec<_> = context.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
     let made = run_in(Env::fhir(), &template, &context["QuestionnaireResponse"], &variables).unwrap();
     assert_eq!(made, to_json(&result));
+    let suite = "FPML: the published case of the reference";
+    conformance::assert_current(suite, "equal", "fhirehose-mapping", "--lib fpml");
 }
 
 fn problems(template: &str) -> String {

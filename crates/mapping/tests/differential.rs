@@ -2,37 +2,26 @@
 //! every other. Every difference is of a kind that `fpml/differences.txt` explains, or the test fails. Runs where
 //! `FHIREHOSE_TEST_ORACLES` says where the package is; `FHIREHOSE_DIFFERENTIAL` is the number of cases,
 //! `FHIREHOSE_SEED` the seed.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 #[path = "fpml/generate.rs"]
 mod generate;
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Write};
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::path::Path;
+use std::process::Command;
 
 use fhirehose_mapping::{Fpml, FpmlOptions};
 use fhirehose_tape::Tape;
+use fhirehose_testkit::conformance;
+use fhirehose_testkit::differential::{Known, ask, oracles, same, setting};
 use generate::{FORMS, Generator};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
-use regex::Regex;
 use serde_json::{Value, json};
 
 /// Each pair of forms twice.
 const CASES: usize = 2 * FORMS.len() * FORMS.len();
-
-fn setting(name: &str, default: usize) -> usize {
-    std::env::var(name).map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{name}: {text}")))
-}
-
-/// The Python that has the package; none if it was not installed.
-fn oracle() -> Option<PathBuf> {
-    let python = PathBuf::from(std::env::var_os("FHIREHOSE_TEST_ORACLES")?).join("py/bin/python");
-    let has = Command::new(&python).args(["-c", "import fpml"]).stderr(Stdio::null()).status();
-    has.is_ok_and(|status| status.success()).then_some(python)
-}
 
 struct Case {
     template: Value,
@@ -51,23 +40,12 @@ fn cases(seed: u64, count: usize) -> Vec<Case> {
         .collect()
 }
 
-fn theirs(python: &Path, cases: &[Case]) -> Vec<Value> {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fpml/reference.py");
-    let mut process = Command::new(python);
-    let mut process =
-        process.arg(script).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("fpml starts");
-    let mut input = process.stdin.take().unwrap();
-    let line = |case: &Case| {
-        let case = json!({"template": case.template, "document": case.document, "variables": {}});
-        format!("{case}\n")
-    };
-    let lines: String = cases.iter().map(line).collect();
-    let writer = std::thread::spawn(move || input.write_all(lines.as_bytes()));
-    let output = BufReader::new(process.stdout.take().unwrap());
-    let answers = output.lines().map(|line| serde_json::from_str(&line.unwrap()).unwrap()).collect();
-    writer.join().unwrap().unwrap();
-    assert!(process.wait().unwrap().success());
-    answers
+fn theirs(oracles: &Path, cases: &[Case]) -> Vec<Value> {
+    let mut process = Command::new(oracles.join("py/bin/python"));
+    process.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fpml/reference.py"));
+    let line = |case: &Case| json!({"template": case.template, "document": case.document, "variables": {}});
+    let answers = ask(process, cases.iter().map(line));
+    answers.iter().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
 fn ours(case: &Case) -> Value {
@@ -84,52 +62,22 @@ fn ours(case: &Case) -> Value {
     }
 }
 
-/// The same; numbers by value.
-fn same(a: &Value, b: &Value) -> bool {
-    match (a, b) {
-        (Value::Number(a), Value::Number(b)) => a.as_f64() == b.as_f64(),
-        (Value::Array(a), Value::Array(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(a, b)),
-        (Value::Object(a), Value::Object(b)) => {
-            a.len() == b.len() && a.iter().all(|(name, a)| b.get(name).is_some_and(|b| same(a, b)))
-        }
-        _ => a == b,
-    }
-}
-
 fn agree(ours: &Value, theirs: &Value) -> bool {
     match (ours.get("value"), theirs.get("value")) {
-        (Some(ours), Some(theirs)) => same(ours, theirs),
+        (Some(ours), Some(theirs)) => same(ours, theirs, 0.0),
         (None, None) => true,
         _ => false,
     }
 }
 
-/// A kind of difference: what "template on document => ours | theirs" looks like, and why it is.
-struct Known {
-    pattern: Regex,
-    line: &'static str,
-}
-
-fn known() -> Vec<Known> {
-    let lines = include_str!("fpml/differences.txt").lines();
-    let kind = |line: &'static str| {
-        let (pattern, _) = line.split_once(" -- ").expect("pattern -- whose: reason");
-        Known { pattern: Regex::new(pattern).expect(pattern), line }
-    };
-    lines.filter(|line| !line.is_empty() && !line.starts_with('#')).map(kind).collect()
-}
-
 #[test]
 fn differences_from_the_reference_are_explained() {
-    let Some(python) = oracle() else {
-        eprintln!("SKIPPED: no fpml; `cargo xtask test` installs it and sets FHIREHOSE_TEST_ORACLES");
-        return;
-    };
+    let Some(oracles) = oracles() else { return };
     let (count, seed) = (setting("FHIREHOSE_DIFFERENTIAL", CASES), setting("FHIREHOSE_SEED", 1) as u64);
-    let (cases, known) = (cases(seed, count), known());
+    let (cases, known) = (cases(seed, count), Known::read(include_str!("fpml/differences.txt")));
     let (mut compared, mut values, mut empty, mut failed) = (0, 0, 0, 0);
     let (mut explained, mut unexplained) = (BTreeMap::new(), Vec::new());
-    for (case, theirs) in cases.iter().zip(theirs(&python, &cases)) {
+    for (case, theirs) in cases.iter().zip(theirs(&oracles, &cases)) {
         let ours = ours(case);
         compared += 1;
         match ours.get("value") {
@@ -141,18 +89,28 @@ fn differences_from_the_reference_are_explained() {
             continue;
         }
         let what = format!("{} on {} => {ours} | {theirs}", case.template, case.document);
-        match known.iter().find(|kind| kind.pattern.is_match(&what)) {
-            Some(kind) => *explained.entry(kind.line).or_insert(0) += 1,
+        match known.reason(&what) {
+            Some(reason) => *explained.entry(reason).or_insert(0) += 1,
             None => unexplained.push(what),
         }
     }
     println!(
         "seed {seed}: {compared} templates, {values} make something, {empty} nothing, {failed} are refused"
     );
-    explained.iter().for_each(|(line, count)| println!("{count:6} {line}"));
+    explained.iter().for_each(|(reason, count)| println!("{count:6} {reason}"));
     assert_eq!(compared, count, "the reference answered all");
     assert!(count < CASES || values * 2 > count, "most make something");
     unexplained.sort_by_key(String::len);
     let shown: Vec<&str> = unexplained.iter().take(25).map(String::as_str).collect();
     assert!(unexplained.is_empty(), "{} templates differ:\n{}", unexplained.len(), shown.join("\n\n"));
+    let known: usize = explained.values().sum();
+    conformance::assert_current(
+        &format!("FPML: the reference (PyPI fpml 1.0.0), {count} generated templates, seed {seed}"),
+        &format!(
+            "{} equal, {known} differ with [reasons](../mapping.md#templates), none without",
+            count - known
+        ),
+        "fhirehose-mapping",
+        "--test differential",
+    );
 }

@@ -1,11 +1,15 @@
-//! For tests of processors: the repository's declarations, its examples as records, and outputs as JSON a
-//! person can read. Reads files of the repository; never used outside tests.
+//! For tests: the repository's declarations, its examples as records, outputs as JSON a person can read; comparing
+//! with other implementations. Reads files of the repository; never used outside tests.
 #![expect(
     clippy::unwrap_used,
     clippy::panic,
     clippy::expect_used,
+    clippy::print_stderr,
     reason = "a test that cannot go on says so"
 )]
+
+pub mod conformance;
+pub mod differential;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
