@@ -223,6 +223,8 @@ pub static FAULTS: &[Fault] = &[
         expects: "waiting, then as before",
         at: BUSY,
         lasts_ms: (1_000, 4_000),
+        // librdkafka may wait for the coordinator that is gone: it is given up after 12 s, and a session follows.
+        moves_within_s: 45,
         strike: kafka::group_coordinator,
         ..USUAL
     },
