@@ -200,7 +200,9 @@ fn insert_sql(table: &Table) -> String {
 fn gone_sql(table: &Table) -> Option<String> {
     let (name, id) = (&table.name, table.id_columns());
     let kind = table.id_types.first()?;
-    let gone = "unnest($1::text[], $2::text[], $3::int8[], $4::int8[]) AS g (tenant, id, version, source_ts)";
+    // The newest of each: of several matches an UPDATE takes any one.
+    let gone = "(SELECT DISTINCT ON (tenant, id) * FROM unnest($1::text[], $2::text[], $3::int8[], $4::int8[]) \
+        AS g (tenant, id, version, source_ts) ORDER BY tenant, id, version DESC) AS g";
     let same = format!("t.tenant_id = g.tenant AND t.{id} = g.id::{kind} AND t.version < g.version");
     match table.declaration.deletes() {
         Deletes::Remove => Some(format!("DELETE FROM {name} AS t USING {gone} WHERE {same}")),

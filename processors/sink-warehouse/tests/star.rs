@@ -331,6 +331,27 @@ fn a_bad_record_leaves_no_trace_and_the_rest_is_written() {
     );
 }
 
+#[test]
+fn of_several_deletes_in_a_batch_the_newest_counts() {
+    let database = migrated("wh_deletes");
+    let mut worker = Worker::new(&database, "t", 0);
+    for n in 1..=3 {
+        let organization =
+            json!({"resourceType": "Organization", "id": id("Organization", n), "name": "Teaching"});
+        worker.resource("t1", 100, DAY, &organization);
+    }
+    worker.flush();
+    for (n, versions) in [(1, [200, 300, 400]), (2, [400, 300, 200]), (3, [300, 400, 200])] {
+        for version in versions {
+            worker.delete("organization", "t1", &id("Organization", n), version, version * DAY);
+        }
+    }
+    worker.flush();
+    let rows = "SELECT concat_ws(' ', is_deleted, version, extract(epoch FROM source_ts)::int8 / 86400) \
+                FROM dim.facility_dimension WHERE facility_key <> 0";
+    assert_eq!(texts(&mut database.connect(), rows), ["t 400 400", "t 400 400", "t 400 400"]);
+}
+
 /// Patients with a condition each; the fifth has this code, the others `I10`. What came of them.
 fn conditions(database: &TestDatabase, fifth: &str) -> Vec<Verdict> {
     let mut worker = Worker::new(database, "t", 0);
