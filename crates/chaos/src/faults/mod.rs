@@ -176,6 +176,12 @@ impl Field<'_> {
             if passed || begun.elapsed() > PASSED_WITHIN {
                 self.note(&format!("{point} {}", if passed { "passed" } else { "was not passed" }));
                 self.met = passed;
+                if !passed {
+                    // What is armed would strike later, when nobody looks.
+                    let victim = self.victim()?;
+                    victim.kill()?;
+                    victim.restart()?;
+                }
                 return Ok(passed);
             }
             let ripe = begun.elapsed() > PUSHED_AFTER || point.ends_with(".revoking");
