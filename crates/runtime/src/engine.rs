@@ -22,6 +22,8 @@ use crate::worker::Worker;
 
 /// A worker that ran this long before it failed starts its backoff anew.
 const STEADY: Duration = Duration::from_secs(60);
+/// Topics that were made a moment ago are known to every broker after this time.
+const SETTLED: Duration = Duration::from_secs(5);
 /// How long workers may take to stop.
 const STOPPING: Duration = Duration::from_secs(10);
 
@@ -176,6 +178,7 @@ impl Engine {
             .create_with_context(Logged)
             .map_err(|error| StartError::System(format!("kafka client: {error}")))?;
         let mut backoff = Backoff::default();
+        let mut answered = None;
         while !self.stop.requested() {
             match consumer.fetch_metadata(None, Duration::from_secs(5)) {
                 Ok(metadata) => {
@@ -184,7 +187,13 @@ impl Engine {
                         self.processors.iter().flat_map(|(status, _)| wanted(&status.spec)).collect();
                     let missing: Vec<_> =
                         wanted.into_iter().filter(|topic| !known.contains(topic.as_str())).collect();
-                    return if missing.is_empty() { Ok(()) } else { Err(StartError::MissingTopics(missing)) };
+                    if missing.is_empty() {
+                        return Ok(());
+                    }
+                    if answered.get_or_insert_with(Instant::now).elapsed() > SETTLED {
+                        return Err(StartError::MissingTopics(missing));
+                    }
+                    self.stop.sleep(Duration::from_millis(200));
                 }
                 Err(error) => {
                     let time = backoff.next(rand::random());
