@@ -194,11 +194,8 @@ fn write(out: &mut String, outcomes: &[Outcome]) -> std::fmt::Result {
              | ended | seed | processor | fault | moment | seen as | passed since |\n|---|---:|---|---|---|---|---|"
         )?;
         for run in &violated {
-            let what: Vec<_> = run
-                .violations
-                .iter()
-                .map(|found| format!("{}: {}", found.invariant, brief(&found.what)))
-                .collect();
+            let first = run.violations.first();
+            let what = first.map(|found| format!("{}: {}", found.invariant, brief(&found.what)));
             let fault = format!("{} {}", run.fault, run.variant);
             writeln!(
                 out,
@@ -208,7 +205,7 @@ fn write(out: &mut String, outcomes: &[Outcome]) -> std::fmt::Result {
                 run.flow,
                 fault.trim_end(),
                 run.moment,
-                what.first().map_or("", String::as_str),
+                what.unwrap_or_default(),
                 if since(&real, run) { "yes" } else { "no" }
             )?;
         }
