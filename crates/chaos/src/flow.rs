@@ -56,6 +56,10 @@ pub trait Live: Send + Sync {
     fn watch(&self) -> Vec<Violation>;
     /// The next offset to be done of every input partition, by `topic/partition`, as the store or the group has it.
     fn progress(&self) -> Result<BTreeMap<String, i64>>;
+    /// Whether the load is sure to move a partition of this topic all the time.
+    fn moves(&self, _topic: &str) -> bool {
+        true
+    }
     /// After the load has ended and everything was read: every breach of I1 to I7, by a recomputation from the
     /// raw topics.
     fn check(&self) -> Result<Vec<Violation>>;

@@ -47,6 +47,8 @@ pub struct Harness {
     pub rate: f64,
     /// The load goes on for so long, at least.
     pub seconds: u64,
+    /// Partitions have so many times the fault's time to move again in.
+    pub patience: u32,
 }
 
 /// What a run found out by the way.
@@ -166,13 +168,13 @@ impl Harness {
                 if plan.moment == Moment::Idle {
                     strike(&mut field)?;
                     running = Some(loader());
-                    after(&mut field, self.seconds, Instant::now())
+                    after(&mut field, self, Instant::now())
                 } else {
                     running = Some(loader());
                     let begun = Instant::now();
                     field.pause(Duration::from_millis(plan.after_ms))?;
                     strike(&mut field)?;
-                    after(&mut field, self.seconds, begun)
+                    after(&mut field, self, begun)
                 }
             })();
             // Whatever failed: the network must not stay broken for those that wait for it.
@@ -231,13 +233,13 @@ fn strike(field: &mut Field<'_>) -> Result<()> {
 }
 
 /// Lets the load go on until every partition has moved, and for its time. Returns how long the moving took.
-fn after(field: &mut Field<'_>, seconds: u64, begun: Instant) -> Result<Option<Duration>> {
+fn after(field: &mut Field<'_>, harness: &Harness, begun: Instant) -> Result<Option<Duration>> {
     let healed = Instant::now();
-    let limit = Duration::from_secs(field.plan.cell.fault.moves_within_s);
+    let limit = Duration::from_secs(field.plan.cell.fault.moves_within_s) * harness.patience;
     let mut before: Option<BTreeMap<String, i64>> = None;
     let (mut recovery, mut waiting) = (None, usize::MAX);
     while recovery.is_none() && healed.elapsed() < limit * 2 {
-        match (field.live.progress(), &before) {
+        match (moving(field.live), &before) {
             (Ok(now), None) => {
                 field.note(&format!("progress {now:?}"));
                 before = Some(now);
@@ -263,14 +265,21 @@ fn after(field: &mut Field<'_>, seconds: u64, begun: Instant) -> Result<Option<D
         Some(_) => {}
         None => {
             field.fleet.processes.iter().for_each(Process::stacks);
-            let now = field.live.progress().unwrap_or_default();
+            let now = moving(field.live).unwrap_or_default();
             let still = before.map(|before| behind(&before, &now)).unwrap_or_default();
             field.breaches.add(Invariant::I10, "partitions do not move", still.join(" "));
         }
     }
     let least = AFTER.saturating_sub(healed.elapsed());
-    field.pause(least.max(Duration::from_secs(seconds).saturating_sub(begun.elapsed())))?;
+    field.pause(least.max(Duration::from_secs(harness.seconds).saturating_sub(begun.elapsed())))?;
     Ok(recovery)
+}
+
+/// The progress of partitions that the load moves all the time.
+fn moving(live: &dyn Live) -> Result<BTreeMap<String, i64>> {
+    let mut progress = live.progress()?;
+    progress.retain(|at, _| at.rsplit_once('/').is_some_and(|(topic, _)| live.moves(topic)));
+    Ok(progress)
 }
 
 /// Partitions that have not moved.
