@@ -28,12 +28,7 @@ pub(crate) fn element<'a>(item: &Item<'a>, name: &str, defined: Type, out: Found
     if let Some(object) = node.object() {
         let (mut value, mut extra, mut of) = (None, None, Type::UNKNOWN);
         let mut exact = false;
-        for (key, found) in object.entries() {
-            let (bare, underscore) = match key.strip_prefix('_') {
-                Some(bare) => (bare, true),
-                None => (key, false),
-            };
-            let Some(suffix) = bare.strip_prefix(name) else { continue };
+        for (suffix, underscore, found) in object.starting(name) {
             if suffix.is_empty() {
                 if !exact {
                     let known = if defined == Type::UNKNOWN { element_type(name) } else { defined };

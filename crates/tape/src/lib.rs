@@ -20,13 +20,67 @@ pub struct Tape {
 #[derive(Clone, Copy)]
 pub(crate) struct Node {
     tag: Tag,
+    /// Of a key how its text begins, so that other keys are told apart without a look at the text.
+    mark: Mark,
     /// Container: the node after its last. Key, string, number: start of the text.
     a: u32,
     /// Container: members. Key, string, number: length of the text.
     b: u32,
 }
 
+impl Node {
+    fn new(tag: Tag, a: u32, b: u32) -> Node {
+        Node { tag, mark: Mark::default(), a, b }
+    }
+
+    /// A key whose text stands at `start`.
+    fn key(start: u32, text: &str) -> Node {
+        Node { tag: Tag::Key, mark: Mark::of(text.as_bytes()), a: start, b: position(text.len()) }
+    }
+}
+
+/// The first three bytes of a text; zeros behind a shorter one.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Mark([u8; 3]);
+
+impl Mark {
+    fn of(text: &[u8]) -> Mark {
+        let byte = |at| text.get(at).copied().unwrap_or(0);
+        text.first_chunk().map_or_else(|| Mark([byte(0), byte(1), 0]), |first| Mark(*first))
+    }
+
+    fn word(self) -> u32 {
+        let Mark([first, second, third]) = self;
+        u32::from_le_bytes([first, second, third, 0])
+    }
+}
+
+/// How keys that start with a text begin.
+#[derive(Clone, Copy)]
+pub(crate) struct Start {
+    word: u32,
+    mask: u32,
+}
+
+impl Start {
+    pub fn of(text: &[u8]) -> Start {
+        let mask = match text.len() {
+            0 => 0,
+            1 => 0xFF,
+            2 => 0xFFFF,
+            _ => 0xFF_FFFF,
+        };
+        Start { word: Mark::of(text).word(), mask }
+    }
+
+    /// Whether a key with that mark may start so; one without does not.
+    pub fn may(self, mark: Mark) -> bool {
+        mark.word() & self.mask == self.word
+    }
+}
+
 #[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
 pub(crate) enum Tag {
     Null,
     False,
@@ -83,7 +137,7 @@ impl Tape {
     /// The key of the next value of an object.
     pub fn key(&mut self, key: &str) {
         let start = self.copy(key);
-        self.nodes.push(Node { tag: Tag::Key, a: start, b: position(key.len()) });
+        self.nodes.push(Node::key(start, key));
     }
 
     pub fn string(&mut self, value: &str) {
@@ -151,7 +205,7 @@ impl Tape {
 
     fn push(&mut self, tag: Tag, a: u32, b: u32) {
         self.count();
-        self.nodes.push(Node { tag, a, b });
+        self.nodes.push(Node::new(tag, a, b));
     }
 
     /// Counts one more member of the innermost open container.

@@ -1,5 +1,5 @@
-use crate::value::{plain, text};
-use crate::{Node, Tag, Tape, position};
+use crate::value::{bytes, plain, text};
+use crate::{Mark, Node, Tag, Tape, position};
 
 /// Nesting beyond which a document is refused.
 pub const MAX_DEPTH: usize = 128;
@@ -34,16 +34,19 @@ impl Tape {
         let text = std::str::from_utf8(json)
             .map_err(|error| JsonError::InvalidUtf8 { offset: error.valid_up_to() })?;
         let (nodes, used, open) = (self.nodes.len(), self.text.len(), self.open.len());
-        let parent = self.open.last().map(|&at| at as usize);
-        let members = parent.and_then(|at| self.nodes.get(at)).map_or(0, |node| node.b);
+        let parent = self.open.last().copied();
+        let members = parent.and_then(|at| self.nodes.get(at as usize)).map_or(0, |node| node.b);
         // Strings without escapes are used where they stand in the copied text, others are added behind it.
         self.text.push_str(text);
-        let result = Parser { tape: self, json, at: 0, base: used, floor: open }.document();
+        self.count();
+        let mut parser =
+            Parser { tape: self, json, at: 0, base: used, floor: open, error: JsonError::TooLong };
+        let result = parser.document().ok_or(parser.error);
         if result.is_err() {
             self.nodes.truncate(nodes);
             self.text.truncate(used);
             self.open.truncate(open);
-            if let Some(node) = parent.and_then(|at| self.nodes.get_mut(at)) {
+            if let Some(node) = parent.and_then(|at| self.nodes.get_mut(at as usize)) {
                 node.b = members;
             }
         }
@@ -51,6 +54,7 @@ impl Tape {
     }
 }
 
+/// What reads gives `None` where it fails, and says why in `error`: that keeps results small.
 struct Parser<'p> {
     tape: &'p mut Tape,
     json: &'p [u8],
@@ -59,133 +63,142 @@ struct Parser<'p> {
     base: usize,
     /// Containers that were open before this document.
     floor: usize,
+    error: JsonError,
 }
 
 impl Parser<'_> {
-    fn document(&mut self) -> Result<(), JsonError> {
-        loop {
-            self.white();
-            self.one_value()?;
-            // After a value: end what ends here, and go on with what follows.
-            loop {
-                self.white();
-                if self.tape.open.len() == self.floor {
-                    return if self.at == self.json.len() {
-                        Ok(())
-                    } else {
-                        self.expected("end of document")
-                    };
-                }
-                match (self.peek(), self.in_object()) {
-                    (Some(b','), true) => {
-                        self.at += 1;
-                        self.white();
-                        self.key()?;
-                        break;
-                    }
-                    (Some(b','), false) => {
-                        self.at += 1;
-                        break;
-                    }
-                    (Some(b'}'), true) => {
-                        self.at += 1;
-                        self.bury_duplicates();
-                        self.tape.end();
-                    }
-                    (Some(b']'), false) => {
-                        self.at += 1;
-                        self.tape.end();
-                    }
-                    (_, true) => return self.expected("',' or '}'"),
-                    (_, false) => return self.expected("',' or ']'"),
-                }
-            }
-        }
-    }
-
-    /// Reads scalars whole and of containers the start, up to where the first value stands.
-    fn one_value(&mut self) -> Result<(), JsonError> {
+    fn document(&mut self) -> Option<()> {
+        self.white();
         loop {
             match self.peek() {
-                Some(b'{') => {
-                    self.open(Tag::Object)?;
-                    if self.peek() == Some(b'}') {
-                        self.at += 1;
-                        self.tape.end();
-                        return Ok(());
-                    }
-                    self.key()?;
-                    self.white();
-                }
-                Some(b'[') => {
-                    self.open(Tag::Array)?;
-                    if self.peek() == Some(b']') {
-                        self.at += 1;
-                        self.tape.end();
-                        return Ok(());
-                    }
-                }
-                Some(b'"') => {
+                b'"' => {
                     let (start, len) = self.string()?;
-                    self.tape.push(Tag::String, start, len);
-                    return Ok(());
+                    self.push(Tag::String, start, len);
                 }
-                Some(b't') => return self.word(b"true", Tag::True),
-                Some(b'f') => return self.word(b"false", Tag::False),
-                Some(b'n') => return self.word(b"null", Tag::Null),
-                Some(b'-' | b'0'..=b'9') => {
+                b'{' => {
+                    self.open(Tag::Object)?;
+                    if self.peek() != b'}' {
+                        self.key()?;
+                        continue;
+                    }
+                    self.close();
+                }
+                b'[' => {
+                    self.open(Tag::Array)?;
+                    if self.peek() != b']' {
+                        continue;
+                    }
+                    self.close();
+                }
+                b't' => self.word(b"true", Tag::True)?,
+                b'f' => self.word(b"false", Tag::False)?,
+                b'n' => self.word(b"null", Tag::Null)?,
+                b'-' | b'0'..=b'9' => {
                     let Some(len) = number(&self.json[self.at..]) else { return self.expected("number") };
-                    self.tape.push(Tag::Number, position(self.base + self.at), position(len));
+                    self.push(Tag::Number, position(self.base + self.at), position(len));
                     self.at += len;
-                    return Ok(());
                 }
                 _ => return self.expected("value"),
             }
+            if self.after_value()? {
+                return Some(());
+            }
         }
     }
 
-    fn open(&mut self, tag: Tag) -> Result<(), JsonError> {
+    /// Ends what ends after a value, and goes to where the next one stands; whether there is none, for the document
+    /// is over.
+    fn after_value(&mut self) -> Option<bool> {
+        loop {
+            self.white();
+            let next = self.peek();
+            let inside = self.tape.open.get(self.floor..).and_then(<[u32]>::last);
+            let Some(container) = inside.and_then(|&at| self.tape.nodes.get_mut(at as usize)) else {
+                return if self.at == self.json.len() { Some(true) } else { self.expected("end of document") };
+            };
+            container.b += 1;
+            match (next, container.tag == Tag::Object) {
+                (b',', in_object) => {
+                    self.at += 1;
+                    self.white();
+                    if in_object {
+                        self.key()?;
+                    }
+                    return Some(false);
+                }
+                (b'}', true) => {
+                    self.bury_duplicates();
+                    self.close();
+                }
+                (b']', false) => self.close(),
+                (_, true) => return self.expected("',' or '}'"),
+                (_, false) => return self.expected("',' or ']'"),
+            }
+        }
+    }
+
+    /// A value, which is counted once it is over.
+    fn push(&mut self, tag: Tag, a: u32, b: u32) {
+        self.tape.nodes.push(Node::new(tag, a, b));
+    }
+
+    fn open(&mut self, tag: Tag) -> Option<()> {
         if self.tape.open.len() - self.floor == MAX_DEPTH {
-            return Err(JsonError::TooDeep { offset: self.at });
+            self.error = JsonError::TooDeep { offset: self.at };
+            return None;
         }
         self.at += 1;
-        self.tape.begin(tag);
+        self.tape.open.push(position(self.tape.nodes.len()));
+        self.push(tag, 0, 0);
         self.white();
-        Ok(())
+        Some(())
     }
 
-    fn key(&mut self) -> Result<(), JsonError> {
-        if self.peek() != Some(b'"') {
+    fn close(&mut self) {
+        self.at += 1;
+        self.tape.end();
+    }
+
+    fn key(&mut self) -> Option<()> {
+        if self.peek() != b'"' {
             return self.expected("key");
         }
         let (start, len) = self.string()?;
-        self.tape.nodes.push(Node { tag: Tag::Key, a: start, b: len });
+        let text = self.tape.text.as_bytes().get(start as usize..).unwrap_or_default();
+        let mark = Mark::of(text.get(..len as usize).unwrap_or_default());
+        self.tape.nodes.push(Node { tag: Tag::Key, mark, a: start, b: len });
         self.white();
-        if self.peek() != Some(b':') {
+        if self.peek() != b':' {
             return self.expected("':'");
         }
         self.at += 1;
-        Ok(())
+        self.white();
+        Some(())
     }
 
-    fn word(&mut self, word: &[u8], tag: Tag) -> Result<(), JsonError> {
+    fn word(&mut self, word: &[u8], tag: Tag) -> Option<()> {
         if !self.json[self.at..].starts_with(word) {
             return self.expected("value");
         }
         self.at += word.len();
-        self.tape.push(tag, 0, 0);
-        Ok(())
+        self.push(tag, 0, 0);
+        Some(())
     }
 
     /// Reads a string; returns start and length of its text in the tape.
-    fn string(&mut self) -> Result<(u32, u32), JsonError> {
+    fn string(&mut self) -> Option<(u32, u32)> {
         let start = self.at + 1;
         let stop = start + plain(&self.json[start..]);
         if self.json.get(stop) == Some(&b'"') {
             self.at = stop + 1;
-            return Ok((position(self.base + start), position(stop - start)));
+            return Some((position(self.base + start), position(stop - start)));
         }
-        // Escapes: the text is put together behind the copy of the document.
+        self.escaped(start)
+    }
+
+    /// A string with escapes: its text is put together behind the copy of the document.
+    #[cold]
+    fn escaped(&mut self, start: usize) -> Option<(u32, u32)> {
         let unescaped = self.tape.text.len();
         self.at = start;
         loop {
@@ -193,10 +206,10 @@ impl Parser<'_> {
             // Both ends stand at ASCII characters, so this is whole UTF-8, checked before.
             self.tape.text.push_str(std::str::from_utf8(&self.json[self.at..stop]).unwrap_or_default());
             self.at = stop;
-            match self.peek() {
+            match self.json.get(stop) {
                 Some(b'"') => {
                     self.at += 1;
-                    return Ok((position(unescaped), position(self.tape.text.len() - unescaped)));
+                    return Some((position(unescaped), position(self.tape.text.len() - unescaped)));
                 }
                 Some(b'\\') => self.escape()?,
                 Some(_) => return self.expected("escaped control character"),
@@ -205,7 +218,7 @@ impl Parser<'_> {
         }
     }
 
-    fn escape(&mut self) -> Result<(), JsonError> {
+    fn escape(&mut self) -> Option<()> {
         let char = match self.json.get(self.at + 1) {
             Some(b'"') => '"',
             Some(b'\\') => '\\',
@@ -220,10 +233,10 @@ impl Parser<'_> {
         };
         self.tape.text.push(char);
         self.at += 2;
-        Ok(())
+        Some(())
     }
 
-    fn unicode_escape(&mut self) -> Result<(), JsonError> {
+    fn unicode_escape(&mut self) -> Option<()> {
         let Some(high) = self.hex(self.at + 2) else { return self.expected("four hex digits") };
         let mut len = 6;
         let code = if (0xD800..0xDC00).contains(&high) {
@@ -239,7 +252,7 @@ impl Parser<'_> {
         let Some(char) = char::from_u32(code) else { return self.expected("high surrogate") };
         self.tape.text.push(char);
         self.at += len;
-        Ok(())
+        Some(())
     }
 
     fn hex(&self, at: usize) -> Option<u32> {
@@ -247,23 +260,23 @@ impl Parser<'_> {
         digits.iter().try_fold(0, |code, &digit| Some(code * 16 + char::from(digit).to_digit(16)?))
     }
 
+    #[inline]
     fn white(&mut self) {
-        while let Some(b' ' | b'\t' | b'\n' | b'\r') = self.peek() {
+        while let b' ' | b'\t' | b'\n' | b'\r' = self.peek() {
             self.at += 1;
         }
     }
 
-    fn peek(&self) -> Option<u8> {
-        self.json.get(self.at).copied()
+    /// The next byte; behind the end a zero, which stands nowhere in JSON.
+    #[inline]
+    fn peek(&self) -> u8 {
+        self.json.get(self.at).copied().unwrap_or(0)
     }
 
-    fn in_object(&self) -> bool {
-        let node = self.tape.open.last().and_then(|&at| self.tape.nodes.get(at as usize));
-        node.is_some_and(|node| node.tag == Tag::Object)
-    }
-
-    fn expected<T>(&self, expected: &'static str) -> Result<T, JsonError> {
-        Err(JsonError::Syntax { offset: self.at, expected })
+    #[cold]
+    fn expected<T>(&mut self, expected: &'static str) -> Option<T> {
+        self.error = JsonError::Syntax { offset: self.at, expected };
+        None
     }
 
     /// Of the innermost object's keys, leaves the last of each name alive.
@@ -278,7 +291,7 @@ impl Parser<'_> {
         let mut clash = false;
         let mut at = object + 1;
         while let Some(key) = self.tape.nodes.get(at as usize) {
-            let hash = sieve_hash(self.key_text(*key).as_bytes());
+            let hash = sieve_hash(key.mark, bytes(self.tape, *key));
             let (word, bit) = ((hash >> 6) & 15, 1 << (hash & 63));
             clash |= sieve[word] & bit != 0;
             sieve[word] |= bit;
@@ -315,13 +328,10 @@ impl Parser<'_> {
     }
 }
 
-/// A cheap hash of a key by its length and both ends, of 10 bits.
-fn sieve_hash(key: &[u8]) -> usize {
-    let (first, last) = match (key.first_chunk::<8>(), key.last_chunk::<8>()) {
-        (Some(first), Some(last)) => (u64::from_le_bytes(*first), u64::from_le_bytes(*last)),
-        _ => (key.iter().fold(0, |word, &byte| word << 8 | u64::from(byte)), 0),
-    };
-    let mixed = first ^ last.rotate_left(29) ^ key.len() as u64;
+/// A cheap hash of a key by its beginning, its length and its last four bytes, of 10 bits.
+fn sieve_hash(mark: Mark, key: &[u8]) -> usize {
+    let last = key.last_chunk().map_or(0, |last| u32::from_le_bytes(*last));
+    let mixed = u64::from(mark.word()) << 8 ^ u64::from(last) << 29 ^ key.len() as u64;
     (mixed.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 54) as usize
 }
 

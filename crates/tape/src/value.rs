@@ -1,6 +1,7 @@
 use smallvec::SmallVec;
+use wide::u8x16;
 
-use crate::{Node, Tag, Tape};
+use crate::{Mark, Node, Start, Tag, Tape};
 
 /// What a [`Value`] is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,7 +27,7 @@ impl<'t> Value<'t> {
     }
 
     fn node(self) -> Node {
-        self.tape.nodes.get(self.at as usize).copied().unwrap_or(Node { tag: Tag::Null, a: 0, b: 0 })
+        self.tape.nodes.get(self.at as usize).copied().unwrap_or(Node::new(Tag::Null, 0, 0))
     }
 
     fn text(self, node: Node) -> &'t str {
@@ -106,15 +107,44 @@ impl<'t> Value<'t> {
 
     /// The member of an object; `None` where it has none of that name or is no object.
     pub fn get(self, key: &str) -> Option<Value<'t>> {
-        // The length is compared before the text is looked at: most keys differ in it.
+        // Most keys differ in length or beginning: the text is looked at last.
         let mut entries = self.entries();
-        let wanted = key.len() as u32;
+        let (length, mark) = (key.len() as u32, Mark::of(key.as_bytes()));
         while let Some((name, value)) = entries.next_node() {
-            if name.b == wanted && name.tag == Tag::Key && text(self.tape, name) == key {
+            if name.b == length
+                && name.mark == mark
+                && name.tag == Tag::Key
+                && bytes(self.tape, name) == key.as_bytes()
+            {
                 return Some(value);
             }
         }
         None
+    }
+
+    /// The members of an object, in order, whose keys start with `name`, or with `_` and `name`: what their keys
+    /// have behind it, and whether there is a `_`.
+    pub fn starting(self, name: &str) -> impl Iterator<Item = (&'t str, bool, Value<'t>)> {
+        let mut entries = self.entries();
+        let plain = Start::of(name.as_bytes());
+        let mut first = [b'_', 0, 0];
+        first.iter_mut().skip(1).zip(name.bytes()).for_each(|(place, byte)| *place = byte);
+        let underscored = Start::of(&first[..(name.len() + 1).min(3)]);
+        std::iter::from_fn(move || {
+            while let Some((key, value)) = entries.next_node() {
+                if key.tag != Tag::Key || !(plain.may(key.mark) || underscored.may(key.mark)) {
+                    continue;
+                }
+                let key = text(self.tape, key);
+                if let Some(behind) = key.strip_prefix(name) {
+                    return Some((behind, false, value));
+                }
+                if let Some(behind) = key.strip_prefix('_').and_then(|key| key.strip_prefix(name)) {
+                    return Some((behind, true, value));
+                }
+            }
+            None
+        })
     }
 
     /// The members of an object in order; nothing for other kinds.
@@ -248,6 +278,10 @@ fn next(tape: &Tape, at: u32) -> u32 {
     }
 }
 
+pub(crate) fn bytes(tape: &Tape, node: Node) -> &[u8] {
+    tape.text.as_bytes().get(node.a as usize..).and_then(|text| text.get(..node.b as usize)).unwrap_or_default()
+}
+
 /// The text of a key, string or number.
 pub(crate) fn text(tape: &Tape, node: Node) -> &str {
     tape.text.get(node.a as usize..node.a as usize + node.b as usize).unwrap_or_default()
@@ -288,21 +322,27 @@ pub fn write_string(text: &str, out: &mut Vec<u8>) {
 }
 
 /// How many bytes from the start on need no attention in a JSON string: no quote, backslash or control
-/// character. Eight bytes at a time: this is where the time of reading and writing JSON goes.
+/// character. Many bytes at a time: this is where the time of reading and writing JSON goes.
+#[inline]
 pub(crate) fn plain(bytes: &[u8]) -> usize {
-    const ONES: u64 = 0x0101_0101_0101_0101;
-    const HIGH: u64 = 0x8080_8080_8080_8080;
-    let (words, tail) = bytes.as_chunks::<8>();
+    let (words, tail) = bytes.as_chunks::<WORD>();
     for (i, word) in words.iter().enumerate() {
-        let word = u64::from_le_bytes(*word);
-        // The lowest marked byte is exact; marks above it may be borrowed from it.
-        let zero = |word: u64| word.wrapping_sub(ONES) & !word & HIGH;
-        let control = word.wrapping_sub(ONES * 0x20) & !word & HIGH;
-        let marks = control | zero(word ^ (ONES * u64::from(b'"'))) | zero(word ^ (ONES * u64::from(b'\\')));
-        if marks != 0 {
-            return i * 8 + (marks.trailing_zeros() / 8) as usize;
+        if let Some(at) = special(word) {
+            return i * WORD + at;
         }
     }
     let special = |&byte: &u8| byte == b'"' || byte == b'\\' || byte < 0x20;
     bytes.len() - tail.len() + tail.iter().position(special).unwrap_or(tail.len())
+}
+
+const WORD: usize = 16;
+
+/// The first byte that needs attention.
+#[inline]
+fn special(word: &[u8; WORD]) -> Option<usize> {
+    let word = u8x16::new(*word);
+    let control = word.min(u8x16::splat(0x1F)).simd_eq(word);
+    let marks = control | word.simd_eq(u8x16::splat(b'"')) | word.simd_eq(u8x16::splat(b'\\'));
+    let marks = marks.to_bitmask();
+    (marks != 0).then(|| marks.trailing_zeros() as usize)
 }
