@@ -144,7 +144,7 @@ pub static FAULTS: &[Fault] = &[
     },
     Fault {
         name: "lingering",
-        what: "instances that wait a second for a batch to fill, and five joins and leaves",
+        what: "instances that wait four seconds for a batch to fill, and five joins and leaves",
         expects: "what was polled and not begun is kept, but of the partitions that go",
         at: &[Load],
         lasts_ms: (10_000, 15_000),

@@ -94,7 +94,7 @@ pub static BUGS: &[Bug] = &[
     Bug {
         name: "retained-records-forgotten",
         breaks: "at a revocation, polled records of partitions that stay are dropped too",
-        flow: "normalize-cdc",
+        flow: "enrich",
         faults: &[("lingering", None)],
     },
     Bug {

@@ -68,12 +68,14 @@ pub fn storm(field: &mut Field<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Each instance waits a second for a batch to fill, so that partitions are taken from it while it holds records that
-/// it has polled and not begun to process.
+/// Each instance waits for a batch to fill for longer than a rebalance takes, so that partitions are taken from it while
+/// it holds records that it has polled and not begun to process. With shorter waits a batch is committed in the middle
+/// of the rebalance, which holds that up until it is over.
 pub fn lingering(field: &mut Field<'_>) -> Result<()> {
     const VISITS: u32 = 5;
-    let lingers = ("FHIREHOSE__RUNTIME__LINGER_MS".to_owned(), "1000".to_owned());
-    let setting = Setting { env: vec![lingers], ..Setting::default() };
+    let lingers = [("LINGER_MS", "4000"), ("BATCH_MAX_RECORDS", "50000"), ("BATCH_MAX_BYTES", "67108864")];
+    let env = lingers.map(|(name, value)| (format!("FHIREHOSE__RUNTIME__{name}"), value.to_owned()));
+    let setting = Setting { env: env.into(), ..Setting::default() };
     replace_all(field, &setting)?;
     let each = Duration::from_millis(field.plan.lasts_ms) / VISITS;
     for _ in 0..VISITS {
