@@ -1,5 +1,6 @@
 //! Resource ids: the same row or reading has the same id on every replay, in every process.
 
+use smallvec::SmallVec;
 use uuid::Uuid;
 
 /// The namespace of every id. Changing it changes every id ever written.
@@ -17,27 +18,28 @@ pub fn id(
     key_parts: &[&str],
     discriminator: Option<&str>,
 ) -> Uuid {
-    let mut name = String::with_capacity(128);
+    let mut name: SmallVec<[u8; 256]> = SmallVec::new();
     let parts = [tenant, source, table_or_device].into_iter().chain(key_parts.iter().copied());
     for part in parts.chain(discriminator) {
         if !name.is_empty() {
-            name.push('/');
+            name.push(b'/');
         }
         percent_encode(part, &mut name);
     }
-    Uuid::new_v5(&NAMESPACE, name.as_bytes())
+    Uuid::new_v5(&NAMESPACE, &name)
 }
 
-fn percent_encode(part: &str, out: &mut String) {
+fn percent_encode(part: &str, out: &mut SmallVec<[u8; 256]>) {
     const HEX: &[u8; 16] = b"0123456789ABCDEF";
-    for byte in part.bytes() {
-        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
-            out.push(char::from(byte));
-        } else {
-            out.push('%');
-            out.push(char::from(HEX[usize::from(byte >> 4)]));
-            out.push(char::from(HEX[usize::from(byte & 15)]));
-        }
+    let unreserved = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~');
+    let mut rest = part.as_bytes();
+    while !rest.is_empty() {
+        let plain = rest.iter().position(|byte| !unreserved(byte)).unwrap_or(rest.len());
+        let (as_is, others) = rest.split_at(plain);
+        out.extend_from_slice(as_is);
+        let Some((&byte, after)) = others.split_first() else { return };
+        out.extend_from_slice(&[b'%', HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]);
+        rest = after;
     }
 }
 

@@ -63,12 +63,13 @@ fn text_fits(primitive: Primitive, text: &str) -> bool {
 }
 
 fn printable(text: &str) -> bool {
-    text.bytes().all(|b| b >= 0x20 || matches!(b, b'\t' | b'\n' | b'\r'))
+    text.bytes().fold(true, |all, b| all & (b >= 0x20 || matches!(b, b'\t' | b'\n' | b'\r')))
 }
 
 /// ASCII without blanks or control characters, as nearly all codes and URIs are.
 fn solid_ascii(text: &str) -> bool {
-    text.bytes().all(|b| b.is_ascii_graphic())
+    // Without a way out early: compilers look at many bytes at once then.
+    text.bytes().fold(true, |all, b| all & b.is_ascii_graphic())
 }
 
 /// Without blanks and control characters, of any script.

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use fhirehose_fhirpath::{Ctx, Item, Slot};
 use fhirehose_stream::{Reason, Rejection};
 use fhirehose_tape::{Tape, Value};
+use smallvec::SmallVec;
+use uuid::Uuid;
 
 use crate::columns::{Column, Columns};
 use crate::drafts::Drafts;
@@ -80,7 +82,32 @@ pub struct Scratch {
     part: Tape,
     check: Tape,
     before: Drafts,
+    arena: Arena,
 }
+
+/// What of a [`Scratch`] the outputs of a row are made with.
+struct Making<'s> {
+    typed: &'s mut Tape,
+    check: &'s mut Tape,
+    arena: &'s Arena,
+}
+
+impl<'s> Making<'s> {
+    /// Forgets what was made of the row before.
+    fn of(typed: &'s mut Tape, check: &'s mut Tape, arena: &'s mut Arena) -> Self {
+        arena.reset();
+        Making { typed, check, arena }
+    }
+}
+
+impl Scratch {
+    fn making(&mut self) -> Making<'_> {
+        Making::of(&mut self.row, &mut self.check, &mut self.arena)
+    }
+}
+
+/// Room for the text of an id.
+const ID_TEXT: [u8; 36] = [0; 36];
 
 struct Slots {
     tenant: Slot,
@@ -128,7 +155,7 @@ impl CdcMapping {
         drafts.clear();
         let result = match change.after {
             Some(after) if change.op != RowOp::Delete => self
-                .make(after, change, &mut scratch.row, &mut scratch.check, drafts, trace)
+                .make(after, change, scratch.making(), drafts, trace)
                 .map(|()| change.op == RowOp::Update),
             _ => Ok(true),
         };
@@ -145,20 +172,18 @@ impl CdcMapping {
         &self,
         row: Value<'_>,
         change: &RowChange<'_>,
-        typed: &mut Tape,
-        check: &mut Tape,
+        Making { typed, check, arena }: Making<'_>,
         drafts: &mut Drafts,
         trace: Option<Tracer<'_>>,
     ) -> Result<(), Rejection> {
         self.columns.read(row, typed)?;
-        let arena = Arena::default();
-        let renderer = Renderer::new(&arena, &self.repeated, trace);
-        let tenant = self.tenant(typed, change.source)?;
+        let tenant = self.tenant(typed, change.source, arena)?;
         let record_time = utc(change.record_time)?;
-        let host = self.host(&tenant, change.source);
+        let host = self.host(&tenant, change.source, arena);
         let mut ctx = self.context(typed, change, &host, &record_time);
+        let renderer = Renderer::new(arena, &self.repeated, trace);
         judge(&self.rules, &renderer, &ctx, drafts)?;
-        let origin = format!("urn:{}:{}", change.source.name, self.table);
+        let origin = bumpalo::format!(in &arena.texts, "urn:{}:{}", change.source.name, self.table);
         let (version_id, last_updated) = (change.version_id, change.last_updated);
         let stamp = Stamp { tenant: &tenant, origin: &origin, version_id, last_updated };
         for output in &self.outputs {
@@ -173,7 +198,9 @@ impl CdcMapping {
                 Made::Resource(resource) => {
                     let id = self.id(resource, typed.root(), &tenant, change.source);
                     let id = id.ok_or_else(|| Rejection::new(Reason::MissingKey, &*output.name))?;
-                    resource.draft(&output.topic, &id, stamp, &renderer, &mut ctx, drafts, check)?;
+                    let mut id_text = ID_TEXT;
+                    let id = id.hyphenated().encode_lower(&mut id_text);
+                    resource.draft(&output.topic, id, stamp, &renderer, &mut ctx, drafts, check)?;
                 }
                 Made::Record(record) => {
                     let key = record.key(&renderer, &mut ctx)?;
@@ -202,13 +229,13 @@ impl CdcMapping {
         if keys_stay && self.outputs.iter().all(made_again) {
             return Ok(());
         }
-        let Scratch { row, part, check, before } = scratch;
+        let Scratch { row, part, check, before, arena } = scratch;
         before.clear();
         // A row that was rejected made nothing, and what stands for it is what an earlier one made: then, and
         // on a delete, everything it could have made is withdrawn.
         let known = match change.before {
             Some(old) if change.op == RowOp::Update => {
-                self.make(old, change, row, check, before, None).is_ok()
+                self.make(old, change, Making::of(row, check, arena), before, None).is_ok()
             }
             _ => false,
         };
@@ -223,7 +250,7 @@ impl CdcMapping {
         let mut computed = false;
         for candidate in candidates.into_iter().flatten() {
             if self.columns.read_part(candidate, part).is_ok() {
-                computed |= self.withdraw_possible(part, change, drafts)?;
+                computed |= self.withdraw_possible(part, change, arena, drafts)?;
             }
         }
         if computed { Ok(()) } else { Err(Rejection::new(Reason::MissingKey, "key")) }
@@ -241,20 +268,20 @@ impl CdcMapping {
         &self,
         row: &Tape,
         change: &RowChange<'_>,
+        arena: &Arena,
         drafts: &mut Drafts,
     ) -> Result<bool, Rejection> {
-        let arena = Arena::default();
-        let renderer = Renderer::new(&arena, &self.repeated, None);
         let record_time = utc(change.record_time)?;
         let source = change.source;
-        let tenants = match self.tenant(row, source) {
+        let tenants = match self.tenant(row, source, arena) {
             Ok(tenant) => vec![tenant],
             Err(_) => source.facility_tenants.values().cloned().collect(),
         };
         let mut any = false;
         for tenant in &tenants {
-            let host = self.host(tenant, source);
+            let host = self.host(tenant, source, arena);
             let mut ctx = self.context(row, change, &host, &record_time);
+            let renderer = Renderer::new(arena, &self.repeated, None);
             for output in &self.outputs {
                 let key = match &output.makes {
                     Made::Resource(resource) => {
@@ -272,13 +299,14 @@ impl CdcMapping {
         Ok(any)
     }
 
-    fn host<'r>(&'r self, tenant: &'r str, source: &'r Source) -> Host<'r> {
+    fn host<'r>(&'r self, tenant: &'r str, source: &'r Source, arena: &'r Arena) -> Host<'r> {
         Host {
             tenant,
             source: &source.name,
             zone_name: &source.zone.name,
             zone: &source.zone.zone,
             maps: &self.maps,
+            texts: &arena.texts,
         }
     }
 
@@ -304,11 +332,11 @@ impl CdcMapping {
     }
 
     /// The row's tenant: of its facility where the source has several, else the source's.
-    fn tenant(&self, row: &Tape, source: &Source) -> Result<Arc<str>, Rejection> {
+    fn tenant(&self, row: &Tape, source: &Source, arena: &Arena) -> Result<Arc<str>, Rejection> {
         let Some(facility) = self.facility.as_ref().filter(|_| !source.facility_tenants.is_empty()) else {
             return Ok(source.tenant.clone());
         };
-        let host = self.host(&source.tenant, source);
+        let host = self.host(&source.tenant, source, arena);
         let items = facility.expr.eval(&Ctx::new(row.root(), &host));
         let items =
             items.map_err(|error| Rejection::new(Reason::UnknownFacility, format!("facility: {error}")))?;
@@ -318,15 +346,15 @@ impl CdcMapping {
     }
 
     /// `None` where the row lacks a key column.
-    fn id(&self, resource: &Resource, row: Value<'_>, tenant: &str, source: &Source) -> Option<String> {
+    fn id(&self, resource: &Resource, row: Value<'_>, tenant: &str, source: &Source) -> Option<Uuid> {
         let parts = resource.key.iter().map(|name| row.get(name).and_then(Item::of)?.text());
-        let parts: Vec<_> = parts.collect::<Option<_>>()?;
-        let parts: Vec<&str> = parts.iter().map(AsRef::as_ref).collect();
+        let parts: SmallVec<[_; 4]> = parts.collect::<Option<_>>()?;
+        let parts: SmallVec<[&str; 4]> = parts.iter().map(AsRef::as_ref).collect();
         let discriminator = resource.discriminator.as_deref();
-        Some(fhirehose_fhir::id(tenant, &source.name, &self.table, &parts, discriminator).to_string())
+        Some(fhirehose_fhir::id(tenant, &source.name, &self.table, &parts, discriminator))
     }
 }
 
-fn utc(millis: i64) -> Result<String, Rejection> {
+fn utc(millis: i64) -> Result<time::Text, Rejection> {
     time::utc(millis).map_err(|_| Rejection::new(Reason::InvalidTime, "record timestamp"))
 }

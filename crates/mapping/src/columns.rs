@@ -4,6 +4,7 @@ use std::sync::Mutex;
 use fhirehose_fhirpath::Shape;
 use fhirehose_stream::{Reason, Rejection};
 use fhirehose_tape::{Kind as Node, Tape, Value};
+use smallvec::{SmallVec, smallvec};
 
 use crate::time;
 
@@ -176,7 +177,7 @@ impl Columns {
         }
         typed.clear();
         typed.begin_object();
-        let mut seen = vec![false; self.all.len()];
+        let mut seen: SmallVec<[bool; 64]> = smallvec![false; self.all.len()];
         // Rows mostly have their columns in the declared order.
         let mut expected = 0;
         for (name, value) in row.entries() {
@@ -245,7 +246,7 @@ fn typed_value(kind: ColumnType, value: Value<'_>, typed: &mut Tape) -> Result<(
                 Some(text) => time::date(text.strip_suffix('Z').unwrap_or(text)),
                 None => time::date_of_days(value.as_i64().ok_or(Reason::WrongType)?),
             };
-            typed.string(&date.map_err(|_| Reason::InvalidTime)?.to_string());
+            typed.string(&date.and_then(time::day).map_err(|_| Reason::InvalidTime)?);
         }
         ColumnType::DateTime | ColumnType::Timestamp => {
             let zoneless = kind == ColumnType::DateTime;

@@ -140,7 +140,8 @@ impl DeviceMapping {
     }
 
     pub(crate) fn matches(&self, message: &Message<'_>) -> Result<bool, Rejection> {
-        let (arena, host) = (Arena::default(), self.host("", message));
+        let arena = Arena::default();
+        let host = self.host("", message, &arena);
         let record_time = self.record_time(message)?;
         let ctx = self.context(message, &host, &record_time);
         Renderer::new(&arena, &self.repeated, None).test(&self.matches, &ctx)
@@ -152,10 +153,11 @@ impl DeviceMapping {
     }
 
     fn read(&self, message: &Message<'_>) -> Result<Vec<Reading>, Rejection> {
-        let (arena, host) = (Arena::default(), self.host("", message));
-        let renderer = Renderer::new(&arena, &self.repeated, None);
+        let arena = Arena::default();
+        let host = self.host("", message, &arena);
         let record_time = self.record_time(message)?;
         let mut ctx = self.context(message, &host, &record_time);
+        let renderer = Renderer::new(&arena, &self.repeated, None);
         let items = match &self.items {
             Some(items) => renderer.eval(items, &ctx)?,
             None => collect(message.body),
@@ -229,12 +231,13 @@ impl DeviceMapping {
         trace: Option<Tracer<'_>>,
     ) -> Result<(), Rejection> {
         let tenant = assignment.map_or("", |assignment| &assignment.tenant);
-        let (arena, host) = (Arena::default(), self.host(tenant, message));
-        let renderer = Renderer::new(&arena, &self.repeated, trace);
+        let arena = Arena::default();
+        let host = self.host(tenant, message, &arena);
         let record_time = self.record_time(message)?;
         let observed =
             time::utc(reading.observed_at).map_err(|_| Rejection::new(Reason::InvalidTime, "time"))?;
         let mut ctx = self.context(message, &host, &record_time);
+        let renderer = Renderer::new(&arena, &self.repeated, trace);
         let item = message.body.tape().at(reading.position);
         ctx.set(self.slots.item, collect(item));
         ctx.set(self.slots.device, single(Item::string(reading.device.as_str())));
@@ -278,13 +281,13 @@ impl DeviceMapping {
         Ok(())
     }
 
-    fn record_time(&self, message: &Message<'_>) -> Result<String, Rejection> {
+    fn record_time(&self, message: &Message<'_>) -> Result<time::Text, Rejection> {
         time::utc(message.record_time).map_err(|_| Rejection::new(Reason::InvalidTime, "record timestamp"))
     }
 
-    fn host<'r>(&'r self, tenant: &'r str, message: &Message<'r>) -> Host<'r> {
+    fn host<'r>(&'r self, tenant: &'r str, message: &Message<'r>, arena: &'r Arena) -> Host<'r> {
         let Vendor { name, zone } = message.vendor;
-        Host { tenant, source: name, zone_name: &zone.name, zone: &zone.zone, maps: &self.maps }
+        Host { tenant, source: name, zone_name: &zone.name, zone: &zone.zone, maps: &self.maps, texts: &arena.texts }
     }
 
     fn context<'a>(&self, message: &Message<'a>, host: &'a Host<'a>, record_time: &'a str) -> Ctx<'a> {

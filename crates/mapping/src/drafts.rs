@@ -109,16 +109,18 @@ impl Drafts {
         self.push(topic, tenant, key, Body::Tombstone);
     }
 
-    /// Adds a resource that `write` appends as JSON; nothing where it fails.
+    /// Adds a resource, under the key `tenant/id`, that `write` appends as JSON; nothing where it fails.
     pub(crate) fn resource<E>(
         &mut self,
         topic: &Arc<str>,
         tenant: &str,
-        key: &str,
         id: &str,
         write: impl FnOnce(&mut Vec<u8>, &[Arc<str>]) -> Result<(), E>,
     ) -> Result<(), E> {
-        let (tenant, key, id) = (self.copy(tenant), self.copy(key), self.copy(id));
+        let tenant = self.copy(tenant);
+        self.copy("/");
+        let id = self.copy(id);
+        let key = tenant.start..id.end;
         let start = self.bytes.len();
         write(&mut self.bytes, &self.flags[self.first_flag..])?;
         let body = Body::Resource { id, json: start..self.bytes.len() };

@@ -3,11 +3,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use bumpalo::Bump;
 use fhirehose_fhirpath::{Collection, Decimal, Env, EvalError, Function, Functions, Item, Shape};
 use fhirehose_stream::Reason;
 use fhirehose_tape::{Kind, Value};
 use jiff::tz::TimeZone;
 use rust_decimal::RoundingStrategy;
+use smallvec::SmallVec;
+use uuid::Uuid;
 
 use crate::concept_map::ConceptMap;
 use crate::time::{self, BadTime};
@@ -23,6 +26,8 @@ pub(crate) struct Host<'r> {
     pub zone_name: &'r str,
     pub zone: &'r TimeZone,
     pub maps: &'r ConceptMaps,
+    /// Where texts that functions make live.
+    pub texts: &'r Bump,
 }
 
 /// An environment that knows the functions; arguments that name a map, a table or a zone are checked.
@@ -89,16 +94,16 @@ impl Functions for Host<'_> {
         match name {
             "translate" => self.translate(&input, args),
             "memberOf" => self.member_of(&input, args),
-            "fhirId" => Ok(self.id(args).map(Item::string).into_iter().collect()),
+            "fhirId" => Ok(self.id(args).map(|id| self.identified("", id)).into_iter().collect()),
             "reference" => {
                 let of_type = text(args.first()).unwrap_or_default();
                 let id = self.id(args.get(1..).unwrap_or_default());
-                Ok(id.map(|id| Item::string(format!("{of_type}/{id}"))).into_iter().collect())
+                Ok(id.map(|id| self.identified(&of_type, id)).into_iter().collect())
             }
             "instant" => one(&input, |item| self.instant(item, args.first())),
             "localInstant" => one(&input, |item| self.local_instant(item, args)),
             "epochInstant" => one(&input, |item| {
-                Ok(Item::string(refuse_time(time::epoch_millis(whole(item)?).and_then(time::utc))?))
+                self.time(time::epoch_millis(whole(item)?).and_then(time::utc))
             }),
             "epochMillis" => {
                 one(&input, |item| Ok(Item::Integer(refuse_time(time::epoch_millis(whole(item)?))?)))
@@ -153,11 +158,29 @@ impl Host<'_> {
     }
 
     /// `args`: table, then the parts of the key. `None` where a part is empty.
-    fn id(&self, args: &[Collection<'_>]) -> Option<String> {
+    fn id(&self, args: &[Collection<'_>]) -> Option<Uuid> {
         let table = text(args.first())?;
-        let parts: Vec<_> = args.get(1..)?.iter().map(|part| text(Some(part))).collect::<Option<_>>()?;
-        let parts: Vec<&str> = parts.iter().map(AsRef::as_ref).collect();
-        Some(fhirehose_fhir::id(self.tenant, self.source, &table, &parts, None).to_string())
+        let parts = args.get(1..)?.iter().map(|part| text(Some(part)));
+        let parts: SmallVec<[_; 4]> = parts.collect::<Option<_>>()?;
+        let parts: SmallVec<[&str; 4]> = parts.iter().map(AsRef::as_ref).collect();
+        Some(fhirehose_fhir::id(self.tenant, self.source, &table, &parts, None))
+    }
+
+    /// `Patient/<id>`, or the id alone.
+    fn identified<'a>(&'a self, of_type: &str, id: Uuid) -> Item<'a> {
+        let mut id_text = [0; 36];
+        let id = id.hyphenated().encode_lower(&mut id_text);
+        let mut text = bumpalo::collections::String::with_capacity_in(of_type.len() + 37, self.texts);
+        text.push_str(of_type);
+        if !of_type.is_empty() {
+            text.push('/');
+        }
+        text.push_str(id);
+        Item::string(text.into_bump_str())
+    }
+
+    fn time<'a>(&'a self, time: Result<time::Text, BadTime>) -> Result<Item<'a>, EvalError> {
+        Ok(Item::string(&*self.texts.alloc_str(&refuse_time(time)?)))
     }
 
     fn zone(&self, arg: Option<&Collection<'_>>) -> Result<TimeZone, EvalError> {
@@ -168,14 +191,18 @@ impl Host<'_> {
         TimeZone::get(&name).map_err(|_| EvalError::new("no such time zone"))
     }
 
-    fn instant<'a>(&self, item: &Item<'a>, zone: Option<&Collection<'a>>) -> Result<Item<'a>, EvalError> {
+    fn instant<'a>(&'a self, item: &Item<'a>, zone: Option<&Collection<'a>>) -> Result<Item<'a>, EvalError> {
         let text = item.text().unwrap_or_default();
-        Ok(Item::string(refuse_time(time::instant(&text, &self.zone(zone)?))?))
+        self.time(time::instant(&text, &self.zone(zone)?))
     }
 
-    fn local_instant<'a>(&self, item: &Item<'a>, args: &[Collection<'a>]) -> Result<Item<'a>, EvalError> {
+    fn local_instant<'a>(
+        &'a self,
+        item: &Item<'a>,
+        args: &[Collection<'a>],
+    ) -> Result<Item<'a>, EvalError> {
         let (written, form) = (item.text().unwrap_or_default(), text(args.first()).unwrap_or_default());
-        Ok(Item::string(refuse_time(time::local_instant(&written, &form, &self.zone(args.get(1))?))?))
+        self.time(time::local_instant(&written, &form, &self.zone(args.get(1))?))
     }
 }
 

@@ -62,8 +62,7 @@ impl Resource {
         check: &mut Tape,
     ) -> Result<(), Rejection> {
         renderer.assign(&self.assigns, ctx)?;
-        let key = format!("{}/{id}", stamp.tenant);
-        drafts.resource(topic, stamp.tenant, &key, id, |out, flags| {
+        drafts.resource(topic, stamp.tenant, id, |out, flags| {
             let start = out.len();
             self.head(id, stamp, flags, out)?;
             renderer.object_members(&self.members, ctx, out)?;

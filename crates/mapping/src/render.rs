@@ -4,6 +4,7 @@
 use std::cell::{Cell, OnceCell};
 use std::ops::Range;
 
+use bumpalo::Bump;
 use fhirehose_fhirpath::{Collection, Ctx, EvalError, Item, collect};
 use fhirehose_stream::{Reason, Rejection};
 use fhirehose_tape::{Kind, Tape, Value, write_string};
@@ -13,14 +14,30 @@ use crate::limits::{MAX_OUTPUT, MAX_STEPS};
 use crate::shared::{Repeated, Results};
 use crate::template::{Assign, Entry, Hole, Object, Piece, Template};
 
-/// Documents made while a template is written: variables whose value is itself a template.
+/// Where what is made while a record's outputs are written lives.
 #[derive(Default)]
 pub(crate) struct Arena {
-    tape: OnceCell<Tape>,
-    next: OnceCell<Box<Arena>>,
+    /// Texts that functions make, and results that are needed again.
+    pub texts: Bump,
+    documents: Documents,
 }
 
 impl Arena {
+    /// Forgets all for the next record; room for texts stays.
+    pub fn reset(&mut self) {
+        self.texts.reset();
+        self.documents = Documents::default();
+    }
+}
+
+/// Documents made while a template is written: variables whose value is itself a template.
+#[derive(Default)]
+struct Documents {
+    tape: OnceCell<Tape>,
+    next: OnceCell<Box<Documents>>,
+}
+
+impl Documents {
     fn keep(&self, tape: Tape) -> &Tape {
         let mut last = self;
         let mut tape = Some(tape);
@@ -51,7 +68,7 @@ type Written = Result<bool, Rejection>;
 impl<'a> Renderer<'a> {
     pub fn new(arena: &'a Arena, repeated: &'a Repeated, trace: Option<Tracer<'a>>) -> Self {
         let (steps, made) = (Cell::new(0), Cell::new(0));
-        Renderer { arena, trace, results: Results::of(repeated), steps, made }
+        Renderer { arena, trace, results: Results::of(repeated, &arena.texts), steps, made }
     }
 
     fn spend(&self, steps: u64) -> Result<(), Rejection> {
@@ -389,7 +406,7 @@ impl<'a> Renderer<'a> {
             // Written by us, so it is JSON; too deep a nesting is all that can go wrong.
             tape.parse_json(&json).map_err(|error| Rejection::new(Reason::TooDeep, error.to_string()))?;
         }
-        Ok(self.arena.keep(tape).root())
+        Ok(self.arena.documents.keep(tape).root())
     }
 }
 

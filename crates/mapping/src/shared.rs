@@ -5,13 +5,16 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::ops::Range;
 
+use bumpalo::Bump;
+use bumpalo::collections::Vec;
+
 /// Counts the places of each expression while a mapping is compiled. Only expressions over the row or reading
 /// itself are counted: where variables of a template or another focus are in reach, the same text may mean
 /// another thing.
 #[derive(Default)]
 pub(crate) struct Places {
     numbers: HashMap<Box<str>, usize>,
-    count: Vec<usize>,
+    count: std::vec::Vec<usize>,
 }
 
 impl Places {
@@ -32,18 +35,19 @@ impl Places {
 
 /// By number of an expression: whether it stands in several places.
 #[derive(Default)]
-pub(crate) struct Repeated(Vec<bool>);
+pub(crate) struct Repeated(std::vec::Vec<bool>);
 
 /// What repeated expressions have come to for one record, as JSON; nothing where they are empty.
 pub(crate) struct Results<'a> {
     repeated: &'a Repeated,
-    json: RefCell<Vec<u8>>,
-    ranges: RefCell<Vec<Option<Range<usize>>>>,
+    json: RefCell<Vec<'a, u8>>,
+    ranges: RefCell<Vec<'a, Option<Range<usize>>>>,
 }
 
 impl<'a> Results<'a> {
-    pub fn of(repeated: &'a Repeated) -> Self {
-        Results { repeated, json: RefCell::default(), ranges: RefCell::default() }
+    pub fn of(repeated: &'a Repeated, texts: &'a Bump) -> Self {
+        let (json, ranges) = (Vec::new_in(texts), Vec::new_in(texts));
+        Results { repeated, json: RefCell::new(json), ranges: RefCell::new(ranges) }
     }
 
     pub fn holds(&self, number: usize) -> bool {
@@ -54,28 +58,26 @@ impl<'a> Results<'a> {
     pub fn write<E>(
         &self,
         number: usize,
-        out: &mut Vec<u8>,
-        make: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
+        out: &mut std::vec::Vec<u8>,
+        make: impl FnOnce(&mut std::vec::Vec<u8>) -> Result<(), E>,
     ) -> Result<bool, E> {
+        let known = self.ranges.borrow().get(number).cloned().flatten();
+        if let Some(range) = known {
+            out.extend_from_slice(&self.json.borrow()[range.clone()]);
+            return Ok(!range.is_empty());
+        }
+        let first = out.len();
+        make(out)?;
         let (mut json, mut ranges) = (self.json.borrow_mut(), self.ranges.borrow_mut());
         if ranges.is_empty() {
             ranges.resize(self.repeated.0.len(), None);
         }
-        let known = ranges.get(number).cloned().flatten();
-        let range = match known {
-            Some(range) => range,
-            None => {
-                let start = json.len();
-                make(&mut json)?;
-                let range = start..json.len();
-                if let Some(place) = ranges.get_mut(number) {
-                    *place = Some(range.clone());
-                }
-                range
-            }
-        };
-        out.extend_from_slice(&json[range.clone()]);
-        Ok(!range.is_empty())
+        let start = json.len();
+        json.extend_from_slice_copy(&out[first..]);
+        if let Some(place) = ranges.get_mut(number) {
+            *place = Some(start..json.len());
+        }
+        Ok(out.len() > first)
     }
 }
 
@@ -89,11 +91,12 @@ mod tests {
         let numbers = ["a", "b", "a", "c", "c"].map(|source| places.add(source));
         assert_eq!(numbers, [0, 1, 0, 2, 2]);
         let repeated = places.finish();
-        let results = Results::of(&repeated);
+        let texts = Bump::new();
+        let results = Results::of(&repeated, &texts);
         assert_eq!([0, 1, 2].map(|number| results.holds(number)), [true, false, true]);
-        let (mut out, mut made) = (Vec::new(), 0);
+        let (mut out, mut made) = (std::vec::Vec::new(), 0);
         for _ in 0..3 {
-            let write = |json: &mut Vec<u8>| {
+            let write = |json: &mut std::vec::Vec<u8>| {
                 made += 1;
                 json.extend_from_slice(b"1");
                 Ok::<_, ()>(())
@@ -103,7 +106,7 @@ mod tests {
         }
         assert_eq!((out.as_slice(), made), (&b"111"[..], 1));
         let repeated = Repeated(vec![true]);
-        let failing = Results::of(&repeated);
+        let failing = Results::of(&repeated, &texts);
         assert_eq!(failing.write(0, &mut out, |_| Err(7)), Err(7));
         assert_eq!(failing.write(0, &mut out, |_| Err(8)), Err(8), "an error is not kept");
     }

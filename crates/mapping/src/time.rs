@@ -1,7 +1,6 @@
 //! Times of sources: texts and numbers in, FHIR instants out. Nothing is guessed: what is no time is an error.
 
-use std::fmt::Write;
-
+use arrayvec::ArrayString;
 use jiff::civil::{Date, DateTime};
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
@@ -9,6 +8,9 @@ use jiff::{SignedDuration, Timestamp};
 /// No time at all, or one that cannot be: a Buddhist-era year, a 30th of February.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct BadTime;
+
+/// A time as FHIR writes it, or a part of one.
+pub(crate) type Text = ArrayString<40>;
 
 /// Years from here on are taken for Buddhist-era ones, 543 ahead; no source has data of the real ones.
 const BUDDHIST_YEARS: i16 = 2400;
@@ -108,7 +110,7 @@ fn offset_minutes(offset: &str) -> Result<i64, BadTime> {
 
 /// The FHIR instant of a text: with its own offset, or in `zone` where it has none. A time that the zone's
 /// clocks skipped is moved forward; of one they showed twice it is the first.
-pub(crate) fn instant(text: &str, zone: &TimeZone) -> Result<String, BadTime> {
+pub(crate) fn instant(text: &str, zone: &TimeZone) -> Result<Text, BadTime> {
     let Local { time, fraction, offset } = local(text.trim())?;
     if offset.is_empty() {
         return in_zone(time, fraction, zone);
@@ -117,19 +119,22 @@ pub(crate) fn instant(text: &str, zone: &TimeZone) -> Result<String, BadTime> {
     if minutes == 0 { written(time, fraction, None) } else { written(time, fraction, Some(minutes * 60)) }
 }
 
-fn in_zone(time: DateTime, fraction: &str, zone: &TimeZone) -> Result<String, BadTime> {
+fn in_zone(time: DateTime, fraction: &str, zone: &TimeZone) -> Result<Text, BadTime> {
     let zoned = zone.to_ambiguous_zoned(time).compatible().map_err(|_| BadTime)?;
     written(zoned.datetime(), fraction, Some(i64::from(zoned.offset().seconds())))
 }
 
 /// `None` for UTC, written `Z`.
-fn written(time: DateTime, fraction: &str, offset_seconds: Option<i64>) -> Result<String, BadTime> {
-    let mut text = String::with_capacity(32);
-    let (date, clock) = (time.date(), time.time());
-    // Writing to a String cannot fail.
-    let _ = write!(text, "{date}T{:02}:{:02}:{:02}", clock.hour(), clock.minute(), clock.second());
+fn written(time: DateTime, fraction: &str, offset_seconds: Option<i64>) -> Result<Text, BadTime> {
+    let mut text = day(time.date())?;
+    for (before, part) in [('T', time.hour()), (':', time.minute()), (':', time.second())] {
+        text.push(before);
+        two_digits(&mut text, part.unsigned_abs());
+    }
+    // At most nine digits, of which there is always room.
     if !fraction.is_empty() {
-        let _ = write!(text, ".{fraction}");
+        text.push('.');
+        text.push_str(fraction);
     }
     match offset_seconds {
         None => text.push('Z'),
@@ -137,10 +142,31 @@ fn written(time: DateTime, fraction: &str, offset_seconds: Option<i64>) -> Resul
         Some(seconds) if seconds % 60 != 0 => return Err(BadTime),
         Some(seconds) => {
             let (sign, minutes) = (if seconds < 0 { '-' } else { '+' }, seconds.abs() / 60);
-            let _ = write!(text, "{sign}{:02}:{:02}", minutes / 60, minutes % 60);
+            text.push(sign);
+            two_digits(&mut text, (minutes / 60) as u8);
+            text.push(':');
+            two_digits(&mut text, (minutes % 60) as u8);
         }
     }
     Ok(text)
+}
+
+/// `YYYY-MM-DD`
+pub(crate) fn day(date: Date) -> Result<Text, BadTime> {
+    let mut text = Text::new();
+    let year = u8::try_from(date.year() / 100).map_err(|_| BadTime)?;
+    two_digits(&mut text, year);
+    two_digits(&mut text, (date.year() % 100) as u8);
+    for part in [date.month(), date.day()] {
+        text.push('-');
+        two_digits(&mut text, part.unsigned_abs());
+    }
+    Ok(text)
+}
+
+fn two_digits(text: &mut Text, number: u8) {
+    text.push(char::from(b'0' + number / 10));
+    text.push(char::from(b'0' + number % 10));
 }
 
 /// Milliseconds since the epoch of a number of seconds or, beyond the year 5138, of milliseconds.
@@ -150,45 +176,50 @@ pub(crate) fn epoch_millis(number: i64) -> Result<i64, BadTime> {
 }
 
 /// A FHIR instant in UTC; milliseconds are written where there are any.
-pub(crate) fn utc(millis: i64) -> Result<String, BadTime> {
+pub(crate) fn utc(millis: i64) -> Result<Text, BadTime> {
     let (time, fraction) = civil(millis.checked_mul(1000).ok_or(BadTime)?)?;
     written(time, &fraction, None)
 }
 
 /// A zone-less time as Debezium writes it: milliseconds or, beyond the year 5138, microseconds since the epoch
 /// of the same clock in UTC. Text `YYYY-MM-DDTHH:MM:SS[.fff]`.
-pub(crate) fn zoneless_of_epoch(number: i64) -> Result<String, BadTime> {
+pub(crate) fn zoneless_of_epoch(number: i64) -> Result<Text, BadTime> {
     utc_of_epoch(number).map(without_z)
 }
 
-fn without_z(mut text: String) -> String {
+fn without_z(mut text: Text) -> Text {
     text.pop();
     text
 }
 
 /// Milliseconds or microseconds since the epoch, told apart as above, as an instant in UTC.
-pub(crate) fn utc_of_epoch(number: i64) -> Result<String, BadTime> {
+pub(crate) fn utc_of_epoch(number: i64) -> Result<Text, BadTime> {
     let micros = if number.unsigned_abs() < MILLIS_LIMIT { number * 1000 } else { number };
     let (time, fraction) = civil(micros)?;
     written(time, &fraction, None)
 }
 
 /// Time in UTC, and three or six digits of fraction, or none.
-fn civil(micros: i64) -> Result<(DateTime, String), BadTime> {
+fn civil(micros: i64) -> Result<(DateTime, ArrayString<6>), BadTime> {
     let time = Timestamp::from_microsecond(micros).map_err(|_| BadTime)?;
     let time = TimeZone::UTC.to_datetime(time);
     checked(i64::from(time.year()), i64::from(time.month()), i64::from(time.day()))?;
-    let fraction = match micros.rem_euclid(1_000_000) {
-        0 => String::new(),
-        part if part % 1000 == 0 => format!("{:03}", part / 1000),
-        part => format!("{part:06}"),
+    let part = micros.rem_euclid(1_000_000);
+    let digits = match part {
+        0 => 0,
+        part if part % 1000 == 0 => 3,
+        _ => 6,
     };
+    let mut fraction = ArrayString::new();
+    for place in [100_000, 10_000, 1000, 100, 10, 1].into_iter().take(digits) {
+        fraction.push(char::from(b'0' + (part / place % 10) as u8));
+    }
     Ok((time, fraction))
 }
 
 /// A zone-less text of a row, checked and in one form; a blank becomes `T`. A `Z` behind it is how Debezium's
 /// `time.precision.mode=isostring` writes the very same, and says nothing about a zone.
-pub(crate) fn zoneless(text: &str) -> Result<String, BadTime> {
+pub(crate) fn zoneless(text: &str) -> Result<Text, BadTime> {
     let Local { time, fraction, offset } = local(text)?;
     if !matches!(offset, "" | "Z") {
         return Err(BadTime);
@@ -197,7 +228,7 @@ pub(crate) fn zoneless(text: &str) -> Result<String, BadTime> {
 }
 
 /// A text with an offset, checked and in one form.
-pub(crate) fn timestamp(text: &str) -> Result<String, BadTime> {
+pub(crate) fn timestamp(text: &str) -> Result<Text, BadTime> {
     let with_offset = local(text)?.offset;
     if with_offset.is_empty() { Err(BadTime) } else { instant(text, &TimeZone::UTC) }
 }
@@ -213,7 +244,7 @@ pub(crate) fn millis(instant: &str) -> Result<i64, BadTime> {
 
 /// The instant of a text in a vendor's form, such as `dd/MM/yyyy HH:mm:ss`, in `zone`. Runs of `y M d H m s`
 /// stand for as many digits; everything else stands for itself.
-pub(crate) fn local_instant(text: &str, form: &str, zone: &TimeZone) -> Result<String, BadTime> {
+pub(crate) fn local_instant(text: &str, form: &str, zone: &TimeZone) -> Result<Text, BadTime> {
     let (mut text, mut form) = (text.trim().as_bytes(), form.as_bytes());
     let mut parts = [("y", 0), ("M", 1), ("d", 1), ("H", 0), ("m", 0), ("s", 0)];
     while let Some(&letter) = form.first() {
@@ -245,17 +276,17 @@ mod tests {
     #[test]
     fn zoneless_text_gets_the_zones_offset() {
         let khartoum = zone("Africa/Khartoum");
-        assert_eq!(instant("2026-01-02 03:04:05", &khartoum).unwrap(), "2026-01-02T03:04:05+02:00");
+        assert_eq!(&*instant("2026-01-02 03:04:05", &khartoum).unwrap(), "2026-01-02T03:04:05+02:00");
         // Sudan was three hours ahead until 2017-11-01.
         assert_eq!(
-            instant("2016-01-02T03:04:05.120000", &khartoum).unwrap(),
+            &*instant("2016-01-02T03:04:05.120000", &khartoum).unwrap(),
             "2016-01-02T03:04:05.120000+03:00"
         );
-        assert_eq!(instant("2026-01-02T03:04:05-0330", &khartoum).unwrap(), "2026-01-02T03:04:05-03:30");
-        assert_eq!(instant("2026-01-02T03:04:05.5Z", &khartoum).unwrap(), "2026-01-02T03:04:05.5Z");
+        assert_eq!(&*instant("2026-01-02T03:04:05-0330", &khartoum).unwrap(), "2026-01-02T03:04:05-03:30");
+        assert_eq!(&*instant("2026-01-02T03:04:05.5Z", &khartoum).unwrap(), "2026-01-02T03:04:05.5Z");
         let london = zone("Europe/London");
-        assert_eq!(instant("2026-03-29 01:30:00", &london).unwrap(), "2026-03-29T02:30:00+01:00", "skipped");
-        assert_eq!(instant("2026-10-25 01:30:00", &london).unwrap(), "2026-10-25T01:30:00+01:00", "twice");
+        assert_eq!(&*instant("2026-03-29 01:30:00", &london).unwrap(), "2026-03-29T02:30:00+01:00", "skipped");
+        assert_eq!(&*instant("2026-10-25 01:30:00", &london).unwrap(), "2026-10-25T01:30:00+01:00", "twice");
     }
 
     #[test]
@@ -281,11 +312,11 @@ mod tests {
 
     #[test]
     fn epochs_of_every_unit() {
-        assert_eq!(utc(epoch_millis(1_767_323_045).unwrap()).unwrap(), "2026-01-02T03:04:05Z");
-        assert_eq!(utc(epoch_millis(1_767_323_045_120).unwrap()).unwrap(), "2026-01-02T03:04:05.120Z");
-        assert_eq!(zoneless_of_epoch(1_767_323_045_000).unwrap(), "2026-01-02T03:04:05");
-        assert_eq!(zoneless_of_epoch(1_767_323_045_000_001).unwrap(), "2026-01-02T03:04:05.000001");
-        assert_eq!(zoneless_of_epoch(-1).unwrap(), "1969-12-31T23:59:59.999");
+        assert_eq!(&*utc(epoch_millis(1_767_323_045).unwrap()).unwrap(), "2026-01-02T03:04:05Z");
+        assert_eq!(&*utc(epoch_millis(1_767_323_045_120).unwrap()).unwrap(), "2026-01-02T03:04:05.120Z");
+        assert_eq!(&*zoneless_of_epoch(1_767_323_045_000).unwrap(), "2026-01-02T03:04:05");
+        assert_eq!(&*zoneless_of_epoch(1_767_323_045_000_001).unwrap(), "2026-01-02T03:04:05.000001");
+        assert_eq!(&*zoneless_of_epoch(-1).unwrap(), "1969-12-31T23:59:59.999");
         assert_eq!(date_of_days(20_455).unwrap().to_string(), "2026-01-02");
         assert_eq!(date_of_days(-719_200), Err(BadTime));
         assert_eq!(utc(i64::MAX), Err(BadTime));
@@ -295,7 +326,7 @@ mod tests {
     #[test]
     fn millis_and_back() {
         for text in ["2026-01-02T03:04:05.120Z", "1969-12-31T23:59:59.999Z", "2026-01-02T03:04:05Z"] {
-            assert_eq!(utc(millis(text).unwrap()).unwrap(), text);
+            assert_eq!(&*utc(millis(text).unwrap()).unwrap(), text);
         }
         assert_eq!(millis("2026-01-02T03:04:05.1209+02:00").unwrap(), 1_767_323_045_120 - 7_200_000);
         assert_eq!(millis("2026-01-02T03:04:05"), Err(BadTime));
@@ -306,7 +337,7 @@ mod tests {
         let bangkok = zone("Asia/Bangkok");
         let form = "dd/MM/yyyy HH:mm:ss";
         assert_eq!(
-            local_instant("02/01/2026 03:04:05", form, &bangkok).unwrap(),
+            &*local_instant("02/01/2026 03:04:05", form, &bangkok).unwrap(),
             "2026-01-02T03:04:05+07:00"
         );
         for bad in
