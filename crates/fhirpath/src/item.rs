@@ -27,11 +27,29 @@ pub enum Item<'a> {
     Time(Temporal),
     Quantity(Box<Quantity<'a>>),
     /// An object a host function made.
-    Object(Arc<Object<'a>>),
+    Object(Members<'a>),
 }
 
 /// Members of a made object, in the order they are written.
 pub type Object<'a> = [(Cow<'a, str>, Item<'a>)];
+
+/// Members that were made for an item, or live where its document does.
+#[derive(Clone)]
+pub enum Members<'a> {
+    Shared(Arc<Object<'a>>),
+    Borrowed(&'a Object<'a>),
+}
+
+impl<'a> std::ops::Deref for Members<'a> {
+    type Target = Object<'a>;
+
+    fn deref(&self) -> &Object<'a> {
+        match self {
+            Members::Shared(members) => members,
+            Members::Borrowed(members) => members,
+        }
+    }
+}
 
 /// A value in a document, and of a FHIR primitive the element that holds its id and extensions.
 #[derive(Clone, Copy)]
@@ -101,7 +119,7 @@ impl<'a> Item<'a> {
 
     /// An object with those members; empty ones are for the caller to leave out.
     pub fn object(members: impl IntoIterator<Item = (Cow<'a, str>, Item<'a>)>) -> Self {
-        Item::Object(members.into_iter().collect())
+        Item::Object(Members::Shared(members.into_iter().collect()))
     }
 
     /// The same item without the copy a clone of an owned text would make.

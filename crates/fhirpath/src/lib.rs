@@ -26,7 +26,7 @@ mod why;
 
 pub use env::{Check, Ctx, Env, Function, Functions, NoFunctions, Shape, Slot};
 pub use error::{CompileError, EvalError};
-pub use item::{Collection, Item, Node, Object, collect};
+pub use item::{Collection, Item, Members, Node, Object, collect};
 pub use quantity::{Quantity, Unit};
 pub use rust_decimal::Decimal;
 pub use temporal::{Precision, Temporal};

@@ -154,9 +154,9 @@ impl CdcMapping {
     ) -> Result<(), Rejection> {
         drafts.clear();
         let result = match change.after {
-            Some(after) if change.op != RowOp::Delete => self
-                .make(after, change, scratch.making(), drafts, trace)
-                .map(|()| change.op == RowOp::Update),
+            Some(after) if change.op != RowOp::Delete => {
+                self.make(after, change, scratch.making(), drafts, trace).map(|()| change.op == RowOp::Update)
+            }
             _ => Ok(true),
         };
         let result =

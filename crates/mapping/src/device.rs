@@ -287,7 +287,14 @@ impl DeviceMapping {
 
     fn host<'r>(&'r self, tenant: &'r str, message: &Message<'r>, arena: &'r Arena) -> Host<'r> {
         let Vendor { name, zone } = message.vendor;
-        Host { tenant, source: name, zone_name: &zone.name, zone: &zone.zone, maps: &self.maps, texts: &arena.texts }
+        Host {
+            tenant,
+            source: name,
+            zone_name: &zone.name,
+            zone: &zone.zone,
+            maps: &self.maps,
+            texts: &arena.texts,
+        }
     }
 
     fn context<'a>(&self, message: &Message<'a>, host: &'a Host<'a>, record_time: &'a str) -> Ctx<'a> {

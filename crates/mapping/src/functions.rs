@@ -1,10 +1,11 @@
 //! The FHIRPath functions of ours. Pure: the record's tenant, source and zone in, nothing else.
 //! Documented for authors in `docs/mapping.md`.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use bumpalo::Bump;
-use fhirehose_fhirpath::{Collection, Decimal, Env, EvalError, Function, Functions, Item, Shape};
+use fhirehose_fhirpath::{Collection, Decimal, Env, EvalError, Function, Functions, Item, Members, Shape};
 use fhirehose_stream::Reason;
 use fhirehose_tape::{Kind, Value};
 use jiff::tz::TimeZone;
@@ -102,9 +103,9 @@ impl Functions for Host<'_> {
             }
             "instant" => one(&input, |item| self.instant(item, args.first())),
             "localInstant" => one(&input, |item| self.local_instant(item, args)),
-            "epochInstant" => one(&input, |item| {
-                self.time(time::epoch_millis(whole(item)?).and_then(time::utc))
-            }),
+            "epochInstant" => {
+                one(&input, |item| self.time(time::epoch_millis(whole(item)?).and_then(time::utc)))
+            }
             "epochMillis" => {
                 one(&input, |item| Ok(Item::Integer(refuse_time(time::epoch_millis(whole(item)?))?)))
             }
@@ -113,7 +114,7 @@ impl Functions for Host<'_> {
                 Ok(Item::Integer(refuse_time(time::millis(&text))?))
             }),
             "fixed" => one(&input, |item| fixed(item, args.first())),
-            "quantity" => one(&input, |item| quantity(item, args)),
+            "quantity" => one(&input, |item| self.quantity(item, args)),
             _ => Err(EvalError::new(format!("{name}() is not a function of mappings"))),
         }
     }
@@ -196,13 +197,33 @@ impl Host<'_> {
         self.time(time::instant(&text, &self.zone(zone)?))
     }
 
-    fn local_instant<'a>(
-        &'a self,
-        item: &Item<'a>,
-        args: &[Collection<'a>],
-    ) -> Result<Item<'a>, EvalError> {
+    fn local_instant<'a>(&'a self, item: &Item<'a>, args: &[Collection<'a>]) -> Result<Item<'a>, EvalError> {
         let (written, form) = (item.text().unwrap_or_default(), text(args.first()).unwrap_or_default());
         self.time(time::local_instant(&written, &form, &self.zone(args.get(1))?))
+    }
+
+    /// A FHIR Quantity with a UCUM code; the number keeps its digits.
+    fn quantity<'a>(&'a self, item: &Item<'a>, args: &[Collection<'a>]) -> Result<Item<'a>, EvalError> {
+        let value = match item {
+            Item::Integer(value) => Item::Integer(*value),
+            Item::Decimal(value) => Item::Decimal(*value),
+            Item::Node(node) if node.value().is_some_and(|value| value.kind() == Kind::Number) => {
+                Item::Node(*node)
+            }
+            _ => return Err(EvalError::refused(Reason::WrongType.label(), "not a number")),
+        };
+        let lasting = |at: usize| match text(args.get(at)).unwrap_or_default() {
+            Cow::Borrowed(text) => text,
+            Cow::Owned(text) => self.texts.alloc_str(&text),
+        };
+        let string = |text: &'a str| Item::string(text);
+        // None of them owns anything: nothing is lost where the arena drops nothing.
+        Ok(Item::Object(Members::Borrowed(self.texts.alloc([
+            ("value".into(), value),
+            ("unit".into(), string(lasting(1))),
+            ("system".into(), string("http://unitsofmeasure.org")),
+            ("code".into(), string(lasting(0))),
+        ]))))
     }
 }
 
@@ -246,22 +267,4 @@ fn fixed<'a>(item: &Item<'a>, places: Option<&Collection<'a>>) -> Result<Item<'a
 
 fn decimal(item: &Item<'_>) -> Result<Decimal, EvalError> {
     item.as_decimal().ok_or(EvalError::refused(Reason::WrongType.label(), "not a number"))
-}
-
-/// A FHIR Quantity with a UCUM code; the number keeps its digits.
-fn quantity<'a>(item: &Item<'a>, args: &[Collection<'a>]) -> Result<Item<'a>, EvalError> {
-    let is_number = match item {
-        Item::Integer(_) | Item::Decimal(_) => true,
-        _ => item.value().is_some_and(|value| value.kind() == Kind::Number),
-    };
-    if !is_number {
-        return Err(EvalError::refused(Reason::WrongType.label(), "not a number"));
-    }
-    let (code, unit) = (text(args.first()).unwrap_or_default(), text(args.get(1)).unwrap_or_default());
-    Ok(Item::object([
-        ("value".into(), item.clone()),
-        ("unit".into(), Item::String(unit)),
-        ("system".into(), Item::string("http://unitsofmeasure.org")),
-        ("code".into(), Item::String(code)),
-    ]))
 }

@@ -285,7 +285,11 @@ mod tests {
         assert_eq!(&*instant("2026-01-02T03:04:05-0330", &khartoum).unwrap(), "2026-01-02T03:04:05-03:30");
         assert_eq!(&*instant("2026-01-02T03:04:05.5Z", &khartoum).unwrap(), "2026-01-02T03:04:05.5Z");
         let london = zone("Europe/London");
-        assert_eq!(&*instant("2026-03-29 01:30:00", &london).unwrap(), "2026-03-29T02:30:00+01:00", "skipped");
+        assert_eq!(
+            &*instant("2026-03-29 01:30:00", &london).unwrap(),
+            "2026-03-29T02:30:00+01:00",
+            "skipped"
+        );
         assert_eq!(&*instant("2026-10-25 01:30:00", &london).unwrap(), "2026-10-25T01:30:00+01:00", "twice");
     }
 

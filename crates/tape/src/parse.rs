@@ -114,7 +114,11 @@ impl Parser<'_> {
             let next = self.peek();
             let inside = self.tape.open.get(self.floor..).and_then(<[u32]>::last);
             let Some(container) = inside.and_then(|&at| self.tape.nodes.get_mut(at as usize)) else {
-                return if self.at == self.json.len() { Some(true) } else { self.expected("end of document") };
+                return if self.at == self.json.len() {
+                    Some(true)
+                } else {
+                    self.expected("end of document")
+                };
             };
             container.b += 1;
             match (next, container.tag == Tag::Object) {

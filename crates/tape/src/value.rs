@@ -279,7 +279,11 @@ fn next(tape: &Tape, at: u32) -> u32 {
 }
 
 pub(crate) fn bytes(tape: &Tape, node: Node) -> &[u8] {
-    tape.text.as_bytes().get(node.a as usize..).and_then(|text| text.get(..node.b as usize)).unwrap_or_default()
+    tape.text
+        .as_bytes()
+        .get(node.a as usize..)
+        .and_then(|text| text.get(..node.b as usize))
+        .unwrap_or_default()
 }
 
 /// The text of a key, string or number.

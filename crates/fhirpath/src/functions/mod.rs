@@ -23,7 +23,7 @@ use crate::kinds::Kinds;
 use crate::plan::Plan;
 use crate::stream::Stream;
 
-pub(crate) type Args<'a> = SmallVec<[Collection<'a>; 2]>;
+pub(crate) type Args<'a> = SmallVec<[Collection<'a>; 3]>;
 
 /// A function's input and evaluated arguments.
 pub(crate) struct Call<'a> {
