@@ -14,6 +14,7 @@ use smallvec::SmallVec;
 use uuid::Uuid;
 
 use crate::concept_map::ConceptMap;
+use crate::output::single;
 use crate::time::{self, BadTime};
 
 /// Concept maps by name: the file's name without `.csv`.
@@ -128,12 +129,14 @@ impl Host<'_> {
     ) -> Result<Collection<'a>, EvalError> {
         let name = text(args.first()).unwrap_or_default();
         let map = self.maps.get(&*name).ok_or(EvalError::new("translate(): no such concept map"))?;
-        let found = input.iter().map(|item| {
+        let mut found = Collection::new();
+        for item in input {
             let object = item.text().and_then(|source| map.get(source.trim())).and_then(Item::of);
-            object
-                .ok_or_else(|| EvalError::refused(Reason::UnknownCode.label(), format!("not in map {name}")))
-        });
-        found.collect()
+            found.push(object.ok_or_else(|| {
+                EvalError::refused(Reason::UnknownCode.label(), format!("not in map {name}"))
+            })?);
+        }
+        Ok(found)
     }
 
     /// Whether each item, a code, Coding or CodeableConcept, is one that the map translates to.
@@ -234,7 +237,7 @@ fn one<'a>(
 ) -> Result<Collection<'a>, EvalError> {
     match input.as_slice() {
         [] => Ok(Collection::new()),
-        [item] => function(item).map(|item| Collection::from_iter([item])),
+        [item] => function(item).map(single),
         _ => Err(EvalError::new("more than one item where one is needed")),
     }
 }

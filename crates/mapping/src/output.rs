@@ -5,6 +5,7 @@ use std::sync::Arc;
 use fhirehose_fhirpath::{Collection, Ctx, Item};
 use fhirehose_stream::{Reason, Rejection};
 use fhirehose_tape::{Tape, write_string};
+use smallvec::smallvec;
 
 use crate::drafts::Drafts;
 use crate::header::{Consequence, Output, Record, Resource, Rule};
@@ -171,5 +172,5 @@ impl Record {
 
 /// One item as a collection.
 pub(crate) fn single(item: Item<'_>) -> Collection<'_> {
-    Collection::from_iter([item])
+    smallvec![item]
 }

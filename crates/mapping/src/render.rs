@@ -11,6 +11,7 @@ use fhirehose_tape::{Kind, Tape, Value, write_string};
 
 use crate::explain::Tracer;
 use crate::limits::{MAX_OUTPUT, MAX_STEPS};
+use crate::output::single;
 use crate::shared::{Repeated, Results};
 use crate::template::{Assign, Entry, Hole, Object, Piece, Template};
 
@@ -189,9 +190,9 @@ impl<'a> Renderer<'a> {
             Template::List(list) => list.iter().try_for_each(|element| self.elements(element, ctx, out)),
             Template::For { item, index, over, body } => {
                 for (position, value) in (0..).zip(self.eval(over, ctx)?) {
-                    ctx.set(*item, Collection::from_iter([value]));
+                    ctx.set(*item, single(value));
                     if let Some(slot) = index {
-                        ctx.set(*slot, Collection::from_iter([Item::Integer(position)]));
+                        ctx.set(*slot, single(Item::Integer(position)));
                     }
                     self.elements(body, ctx, out)?;
                 }
