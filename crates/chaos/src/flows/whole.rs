@@ -61,8 +61,10 @@ impl Flow for Whole {
         let topics = Topics::connect(world)?;
         let mut so_far = SO_FAR.lock().unwrap_or_else(PoisonError::into_inner);
         if so_far.is_none() {
+            let changes: Vec<_> =
+                topics.names()?.into_iter().filter(|name| name.starts_with("cdc.hospital_")).collect();
             ensure!(
-                !topics.names()?.iter().any(|name| name.starts_with("cdc.hospital_")),
+                topics.ends(&changes)?.values().all(|end| *end == 0),
                 "the flow {NAME} needs a stack of its own without data: set FHIREHOSE_STACK_DIR to a new folder"
             );
             begin(&stack, &topics)?;
