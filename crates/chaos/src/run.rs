@@ -113,9 +113,13 @@ impl Harness {
         std::fs::create_dir_all(&state)?;
         env.push(("FHIREHOSE__RUNTIME__STATE_DIR".into(), state.display().to_string()));
         env.extend(planted.map(|bug| ("FHIREHOSE_PLANTED_BUG".to_owned(), bug.to_owned())));
+        // The flow `whole` runs every processor in each of its processes, over all there is: its stack is its own.
+        let mut processor = name;
+        if name == "whole" {
+            processor = "all";
+            env.push(("FHIREHOSE__RUNTIME__START_FROM".into(), "earliest".into()));
+        }
         let mut fleet = Fleet::new(&self.world.root, &dir, env)?;
-        // The flow `whole` runs every processor in each of its processes.
-        let processor = if name == "whole" { "all" } else { name };
         for instance in ["a", "b"] {
             fleet.start(processor, instance, &Setting::default())?;
         }
