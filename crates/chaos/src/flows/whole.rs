@@ -31,7 +31,7 @@ const SNAPSHOT: Duration = Duration::from_secs(240);
 /// Load of a run without end: it stops when it is told to.
 const LONG: u64 = 3_600;
 
-/// Runs of one call share the hospitals, which go on changing: what each device sent and what was inserted.
+/// Runs of one call share the hospitals, which go on changing: what each device sent, and what the last run inserted.
 static SO_FAR: Mutex<Option<Vec<Done>>> = Mutex::new(None);
 
 #[derive(Clone, Default)]
@@ -141,6 +141,10 @@ impl Live for Running {
             let (count, done) = worked?;
             records += count;
             if let Some(all) = so_far.as_mut().and_then(|all| all.get_mut(number / 2)) {
+                // What was inserted before was so before the cache was filled.
+                if number % 2 == 0 {
+                    all.inserted.clear();
+                }
                 all.inserted.extend(done.inserted);
                 all.sent.extend(done.sent);
             }
