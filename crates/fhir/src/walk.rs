@@ -15,6 +15,8 @@ pub(crate) struct Walk {
     /// Whether to go on to what only warns.
     pub warnings: bool,
     pub found: Vec<Invalid>,
+    /// How many of what was found are errors: what only warns leaves the rest to be judged.
+    pub errors: usize,
 }
 
 /// Where in the document: from the element up to the resource.
@@ -55,6 +57,7 @@ impl Walk {
             path.push('.');
             path.push_str(tail);
         }
+        self.errors += usize::from(!rule.is_warning());
         self.found.push(Invalid { path, rule });
     }
 
@@ -77,7 +80,7 @@ impl Walk {
         if value.is_empty() {
             return self.fail(at, "", Rule::Empty);
         }
-        let before = self.found.len();
+        let before = self.errors;
         let (mut seen, mut doubled) = (0_u64, 0_u64);
         for (key, child) in value.entries() {
             if ty.is_resource && key == "resourceType" {
@@ -107,7 +110,7 @@ impl Walk {
         for slot in bits(doubled).filter(|slot| several(value, ty, *slot)) {
             self.fail(at, ty.slots[slot], Rule::Choice);
         }
-        if self.found.len() == before {
+        if self.errors == before {
             invariants::check(self, value, ty, at, inside);
         }
     }
@@ -140,7 +143,7 @@ impl Walk {
     }
 
     fn single<'t>(&mut self, value: Value<'t>, element: &'static Element, at: &Path<'_>, inside: Inside<'t>) {
-        let before = self.found.len();
+        let before = self.errors;
         let mut targeted = None;
         match element.ty {
             Ty::Primitive(of) => match (value.kind(), primitive::check(of, value)) {
@@ -168,7 +171,7 @@ impl Walk {
                 }
             }
         }
-        if self.found.len() > before {
+        if self.errors > before {
             return;
         }
         if let Some(reference) = targeted
@@ -223,10 +226,10 @@ impl Walk {
         at: &Path<'_>,
         inside: Inside<'t>,
     ) {
-        let before = self.found.len();
+        let before = self.errors;
         self.object(value, ty, at, inside);
         // An id alone is no content (ele-1, which of other objects is checked with their invariants).
-        if main.is_none_or(Value::is_null) && self.found.len() == before && value.get("extension").is_none() {
+        if main.is_none_or(Value::is_null) && self.errors == before && value.get("extension").is_none() {
             self.fail(at, "", Rule::Invariant("ele-1"));
         }
     }

@@ -299,6 +299,10 @@ fn contained_resources_and_extensions() {
     };
     assert_eq!(of(patient.clone(), "#q")[0], "Observation.subject.reference: invariant ref-1");
     assert_eq!(of(patient.clone(), "Patient/p"), ["Observation: invariant dom-3"], "nobody refers to it");
+    let identifier = json!({"system": "http://hl7.org/fhir/sid/us-npi", "value": "9999910829"});
+    let warned = json!({"resourceType": "Practitioner", "identifier": [identifier], "contained": [patient]});
+    let found = told(Version::R4, &warned);
+    assert_eq!(found.len(), 2, "a warning below does not hide an error: {found:?}");
     let organization = json!({"resourceType": "Organization", "id": "p", "name": "x"});
     assert_eq!(of(organization, "#p"), ["Observation.subject: reference to a type that is not allowed here"]);
     let mut nested = patient.clone();
