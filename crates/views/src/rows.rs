@@ -131,8 +131,11 @@ impl<'a> Run<'a> {
         if first == end {
             match each {
                 Each::OrNull(_, row_indexes) => {
-                    for row in self.cells[from..].chunks_exact_mut(self.view.columns.len()) {
-                        row_indexes.iter().for_each(|&column| row[column] = Cell::Integer(0));
+                    for &column in row_indexes {
+                        let cell = self.cell_of(column, &[Item::Integer(0)])?;
+                        for row in self.cells[from..].chunks_exact_mut(self.view.columns.len()) {
+                            row[column] = cell.clone();
+                        }
                     }
                 }
                 Each::Every(_) | Each::Repeat(_) => self.cells.truncate(from),
@@ -244,8 +247,12 @@ impl<'a> Run<'a> {
     }
 
     fn cell(&self, column: usize, path: &'a Expr) -> Result<Cell<'a>, RowError> {
+        let named = &self.view.columns[column].name;
+        self.cell_of(column, &path.eval(&self.ctx).map_err(|error| failed(named, &error))?)
+    }
+
+    fn cell_of(&self, column: usize, items: &[Item<'a>]) -> Result<Cell<'a>, RowError> {
         let column = &self.view.columns[column];
-        let items = path.eval(&self.ctx).map_err(|error| failed(&column.name, &error))?;
         let typed = |item: &Item<'a>| match column.kind.cell(item) {
             Some(cell) => Ok(cell),
             None if column.kind == ColumnType::Any => {
@@ -255,9 +262,9 @@ impl<'a> Run<'a> {
         };
         if column.collection {
             items.iter().try_for_each(|item| typed(item).map(drop))?;
-            return Ok(list(&items));
+            return Ok(list(items));
         }
-        match items.as_slice() {
+        match items {
             [] => Ok(Cell::Null),
             [item] => typed(item),
             _ => Err(error(&column.name, "more than one value; the column is no collection")),
