@@ -526,6 +526,8 @@ pub static FAULTS: &[Fault] = &[
         expects: "redelivered changes are dropped",
         on: WHOLE,
         strike: debezium::kill,
+        // Nothing moves before Debezium does, which takes its time to come back.
+        moves_within_s: 120,
         ..USUAL
     },
     Fault {
@@ -534,6 +536,8 @@ pub static FAULTS: &[Fault] = &[
         expects: "redelivered changes are dropped",
         on: WHOLE,
         strike: debezium::restart,
+        // Nothing moves before Debezium does, which takes its time to come back.
+        moves_within_s: 120,
         ..USUAL
     },
     Fault {
@@ -542,6 +546,8 @@ pub static FAULTS: &[Fault] = &[
         expects: "waiting",
         on: WHOLE,
         strike: debezium::mariadb,
+        // Nothing moves before Debezium does, which takes its time to come back.
+        moves_within_s: 120,
         ..USUAL
     },
 ];
