@@ -94,7 +94,8 @@ fn walk(version: Version, resource: Value<'_>, tell: bool) -> Vec<Invalid> {
     let Some(ty) = definitions.resource(name) else {
         return vec![Invalid { path: "resourceType".to_owned(), rule: Rule::UnknownResource }];
     };
-    let mut walk = Walk { definitions, version, tell_names: tell, warnings: tell, found: Vec::new(), errors: 0 };
+    let mut walk =
+        Walk { definitions, version, tell_names: tell, warnings: tell, found: Vec::new(), errors: 0 };
     walk.resource(resource, ty, &Path { above: None, name: ty.name, index: None }, None);
     walk.found
 }
