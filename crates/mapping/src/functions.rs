@@ -28,7 +28,7 @@ pub(crate) struct Host<'r> {
     pub zone_name: &'r str,
     pub zone: &'r TimeZone,
     pub maps: &'r ConceptMaps,
-    /// Where texts that functions make live.
+    /// Where what functions make lives.
     pub texts: &'r Bump,
 }
 

@@ -18,7 +18,7 @@ use crate::template::{Assign, Entry, Hole, Object, Piece, Template};
 /// Where what is made while a record's outputs are written lives.
 #[derive(Default)]
 pub(crate) struct Arena {
-    /// Texts that functions make, and results that are needed again.
+    /// What functions make, and results that are needed again.
     pub texts: Bump,
     documents: Documents,
 }
