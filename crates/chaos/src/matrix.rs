@@ -14,6 +14,8 @@ use Moment::{Commit, Idle, Load, Rebalance};
 const ANY: &[Moment] = &[Idle, Load, Rebalance, Commit];
 const BUSY: &[Moment] = &[Load, Rebalance, Commit];
 const MOVES: u64 = 30;
+/// Nothing moves before Debezium does, which takes its time to come back.
+const MOVES_BEHIND_DEBEZIUM: u64 = 120;
 
 /// The commonest of everything; entries name what differs.
 const USUAL: Fault = Fault {
@@ -526,8 +528,7 @@ pub static FAULTS: &[Fault] = &[
         expects: "redelivered changes are dropped",
         on: WHOLE,
         strike: debezium::kill,
-        // Nothing moves before Debezium does, which takes its time to come back.
-        moves_within_s: 120,
+        moves_within_s: MOVES_BEHIND_DEBEZIUM,
         ..USUAL
     },
     Fault {
@@ -536,8 +537,7 @@ pub static FAULTS: &[Fault] = &[
         expects: "redelivered changes are dropped",
         on: WHOLE,
         strike: debezium::restart,
-        // Nothing moves before Debezium does, which takes its time to come back.
-        moves_within_s: 120,
+        moves_within_s: MOVES_BEHIND_DEBEZIUM,
         ..USUAL
     },
     Fault {
@@ -546,8 +546,7 @@ pub static FAULTS: &[Fault] = &[
         expects: "waiting",
         on: WHOLE,
         strike: debezium::mariadb,
-        // Nothing moves before Debezium does, which takes its time to come back.
-        moves_within_s: 120,
+        moves_within_s: MOVES_BEHIND_DEBEZIUM,
         ..USUAL
     },
 ];

@@ -7,6 +7,7 @@ use fhirehose_stream::{Reason, Rejection};
 use fhirehose_tape::{Tape, Value};
 use smallvec::SmallVec;
 use uuid::Uuid;
+use uuid::fmt::Hyphenated;
 
 use crate::columns::{Column, Columns};
 use crate::drafts::Drafts;
@@ -106,9 +107,6 @@ impl Scratch {
     }
 }
 
-/// Room for the text of an id.
-const ID_TEXT: [u8; 36] = [0; 36];
-
 struct Slots {
     tenant: Slot,
     source: Slot,
@@ -198,7 +196,7 @@ impl CdcMapping {
                 Made::Resource(resource) => {
                     let id = self.id(resource, typed.root(), &tenant, change.source);
                     let id = id.ok_or_else(|| Rejection::new(Reason::MissingKey, &*output.name))?;
-                    let mut id_text = ID_TEXT;
+                    let mut id_text = [0; Hyphenated::LENGTH];
                     let id = id.hyphenated().encode_lower(&mut id_text);
                     resource.draft(&output.topic, id, stamp, &renderer, &mut ctx, drafts, check)?;
                 }

@@ -12,6 +12,7 @@ use jiff::tz::TimeZone;
 use rust_decimal::RoundingStrategy;
 use smallvec::SmallVec;
 use uuid::Uuid;
+use uuid::fmt::Hyphenated;
 
 use crate::concept_map::ConceptMap;
 use crate::output::single;
@@ -172,9 +173,10 @@ impl Host<'_> {
 
     /// `Patient/<id>`, or the id alone.
     fn identified<'a>(&'a self, of_type: &str, id: Uuid) -> Item<'a> {
-        let mut id_text = [0; 36];
+        let mut id_text = [0; Hyphenated::LENGTH];
         let id = id.hyphenated().encode_lower(&mut id_text);
-        let mut text = bumpalo::collections::String::with_capacity_in(of_type.len() + 37, self.texts);
+        let mut text =
+            bumpalo::collections::String::with_capacity_in(of_type.len() + 1 + id.len(), self.texts);
         text.push_str(of_type);
         if !of_type.is_empty() {
             text.push('/');
