@@ -47,6 +47,9 @@ pub enum On {
     Legs,
 }
 
+/// What is done to topics and stores while no process runs.
+pub type Between = fn(&World, &dyn Flow) -> Result<()>;
+
 #[derive(Debug)]
 pub struct Fault {
     pub name: &'static str,
@@ -64,6 +67,9 @@ pub struct Fault {
     pub clean: bool,
     /// Somebody goes on who has been taken for dead.
     pub zombie: bool,
+    /// A first load is done and judged, and all processes have stopped; then this happens, and the run begins with
+    /// the group where it is.
+    pub between: Option<Between>,
     pub strike: fn(&mut Field<'_>) -> Result<()>,
     /// Undoes after the account what healing cannot, so that the next run finds the stack as ever.
     pub undo: fn(&World, &dyn Flow, &Fleet) -> Result<()>,

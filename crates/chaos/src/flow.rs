@@ -31,6 +31,17 @@ pub struct Run {
     pub poison: f64,
     /// Logs and findings of this run.
     pub dir: PathBuf,
+    /// Where the group begins.
+    pub begin: Begin,
+}
+
+/// Where the group of a run begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Begin {
+    /// At the ends of its inputs, so that nothing of earlier runs is read.
+    AtEnds,
+    /// Where it is: its inputs were made anew, and hold nothing yet.
+    WhereItIs,
 }
 
 /// One processor under test. A value of this type knows the shape of its inputs; [`Flow::open`] begins a run.
@@ -40,8 +51,8 @@ pub trait Flow: Sync {
     fn target(&self) -> Target;
     /// Input topics whose partitions must move again after a fault.
     fn inputs(&self) -> Vec<String>;
-    /// Makes ready for a run while no process of the product runs: puts the group at the end of its inputs, in
-    /// Kafka and in the store, so that nothing of earlier runs is read.
+    /// Makes ready for a run while no process of the product runs: puts the group where the run has it begin, in
+    /// Kafka and in the store.
     fn open(&self, world: &World, run: &Run) -> Result<Box<dyn Live>>;
 }
 

@@ -2,8 +2,8 @@
 //! after it; `expects` says what may be seen besides.
 //!
 //! Not in the table, because nothing is promised: a topic deleted and made anew under a running group (it is to be
-//! made anew under a higher epoch and replayed, docs/topics.md), more partitions of a topic whose offsets make
-//! versions (`topics apply` refuses them), a cluster that lost acknowledged records.
+//! stopped first, docs/RUNBOOK.md), more partitions of a topic whose offsets make versions (`topics apply` refuses
+//! them), a cluster that lost acknowledged records.
 
 pub use crate::fault::{Fault, Moment, On};
 use crate::faults::{debezium, group, kafka, network, postgres, process, stores};
@@ -29,6 +29,7 @@ const USUAL: Fault = Fault {
     slow: false,
     clean: false,
     zombie: false,
+    between: None,
     strike: process::nothing,
     undo: |_, _, _| Ok(()),
 };
@@ -171,6 +172,14 @@ pub static FAULTS: &[Fault] = &[
         at: &[Load, Rebalance],
         strike: kafka::partitions_raised,
         undo: kafka::partitions_as_declared,
+        ..USUAL
+    },
+    Fault {
+        name: "topic-recreated",
+        what: "after a first load all input topics are deleted and made anew, as the runbook says",
+        expects: "what they hold now is read from its beginning, and nothing of before is missed or done again",
+        on: On::Flows(&["normalize-cdc", "sink-timescale", "sink-search", "sink-redis"]),
+        between: Some(kafka::topics_recreated),
         ..USUAL
     },
     // Kafka

@@ -11,7 +11,7 @@ use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 
 use crate::faults::{Field, READY};
-use crate::flow::{Flow, Halt, Live, Run};
+use crate::flow::{Begin, Flow, Halt, Live, Run};
 use crate::health;
 use crate::ledger::{Breaches, Invariant, Violation};
 use crate::matrix::Moment;
@@ -59,6 +59,16 @@ struct Found {
     violations: Vec<Violation>,
 }
 
+impl Found {
+    /// And what an earlier load of the same run has shown.
+    fn with(mut self, earlier: Found) -> Found {
+        self.records += earlier.records;
+        self.met &= earlier.met;
+        self.violations.splice(..0, earlier.violations);
+        self
+    }
+}
+
 impl Harness {
     /// Where the logs of a run are.
     pub fn dir_of(&self, plan: &Plan, planted: Option<&str>) -> PathBuf {
@@ -100,14 +110,15 @@ impl Harness {
                 self.servers.up(service)?;
             }
         }
-        let run = Run {
+        let mut run = Run {
             seed: plan.seed,
             tag: format!("{:x}", jiff::Timestamp::now().as_millisecond()),
             rate: self.rate * share_of_rate(plan.cell.subject),
             poison: plan.poison,
             dir: dir.clone(),
+            begin: Begin::AtEnds,
         };
-        let live = flow.open(&self.world, &run).context("opening the flow")?;
+        let mut live = flow.open(&self.world, &run).context("opening the flow")?;
         let mut env = self.proxies.product_env();
         let state = dir.join("state");
         std::fs::create_dir_all(&state)?;
@@ -124,7 +135,21 @@ impl Harness {
             fleet.start(processor, instance, &Setting::default())?;
         }
         fleet.await_ready(READY).context("before the load")?;
+        let mut first = None;
+        if let Some(between) = plan.cell.fault.between {
+            first = Some(self.under_load(plan, flow, &*live, &mut fleet).context("the first load")?);
+            between(&self.world, flow).context("between the loads")?;
+            run = Run { tag: format!("{}n", run.tag), begin: Begin::WhereItIs, ..run };
+            live = flow.open(&self.world, &run).context("opening the flow again")?;
+            fleet.processes.clear();
+            let once = vec![("FHIREHOSE__RUNTIME__START_FROM".into(), "earliest".into())];
+            for instance in ["a", "b"] {
+                fleet.start(processor, instance, &Setting { once: once.clone(), ..Setting::default() })?;
+            }
+            fleet.await_ready(READY).context("before the second load")?;
+        }
         let found = self.under_load(plan, flow, &*live, &mut fleet);
+        let found = found.map(|found| first.into_iter().fold(found, Found::with));
         (plan.cell.fault.undo)(&self.world, flow, &fleet).context("undoing the fault")?;
         found
     }

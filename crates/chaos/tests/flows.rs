@@ -17,7 +17,7 @@ use std::sync::OnceLock;
 use std::thread::{scope, sleep};
 use std::time::{Duration, Instant, SystemTime};
 
-use fhirehose_chaos::flow::{Flow, Halt, Live, Run};
+use fhirehose_chaos::flow::{Begin, Flow, Halt, Live, Run};
 use fhirehose_chaos::flows;
 use fhirehose_chaos::ledger::Violation;
 use fhirehose_chaos::world::World;
@@ -113,7 +113,7 @@ fn drive(flow: &dyn Flow, world: &World) {
     let dir = std::env::temp_dir().join(format!("fhirehose-flows-{name}-{now}"));
     fs::create_dir_all(&dir).unwrap();
     let open = |tag: String| {
-        let run = Run { seed: 4, tag, rate: 300.0, poison: 0.01, dir: dir.clone() };
+        let run = Run { seed: 4, tag, rate: 300.0, poison: 0.01, dir: dir.clone(), begin: Begin::AtEnds };
         flow.open(world, &run).unwrap()
     };
 

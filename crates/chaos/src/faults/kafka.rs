@@ -7,8 +7,8 @@ use rdkafka::ClientConfig;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 
 use super::Field;
-use crate::flow::Flow;
-use crate::ledger::Invariant;
+use crate::flow::{Flow, Target};
+use crate::ledger::{Invariant, postgres as store};
 use crate::product::Fleet;
 use crate::proxy::Toxic;
 use crate::servers::kafka::Admin;
@@ -131,6 +131,20 @@ pub fn dead_letters_unavailable(field: &mut Field<'_>) -> Result<()> {
         admin.refuse_records(topic, false)?;
     }
     lasted
+}
+
+/// What docs/RUNBOOK.md says of a topic made anew, between stopping the processors and starting them: the
+/// group's offsets go with the topic, those in a store are deleted. No epoch is raised, for no two loads write the
+/// same keys.
+pub fn topics_recreated(world: &World, flow: &dyn Flow) -> Result<()> {
+    let admin = Admin::connect(&world.brokers)?;
+    let topics = flow.inputs();
+    topics.iter().try_for_each(|topic| admin.recreate_topic(topic))?;
+    if flow.target() == Target::Postgres {
+        let mut client = store::connect(&world.postgres)?;
+        client.execute("DELETE FROM fhirehose.sink_offsets WHERE topic = ANY($1)", &[&topics])?;
+    }
+    Ok(())
 }
 
 pub fn partitions_raised(field: &mut Field<'_>) -> Result<()> {

@@ -242,11 +242,13 @@ mod tests {
     use std::path::PathBuf;
 
     use super::*;
+    use crate::flow::Begin;
     use crate::flows::session::Source;
     use crate::ledger::load::Input;
 
     fn source(poison: f64) -> VitalSigns {
-        let run = Run { seed: 3, tag: "t".into(), rate: 1.0, poison, dir: PathBuf::new() };
+        let run =
+            Run { seed: 3, tag: "t".into(), rate: 1.0, poison, dir: PathBuf::new(), begin: Begin::AtEnds };
         VitalSigns::new(&run, 2)
     }
 

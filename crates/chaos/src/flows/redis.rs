@@ -58,7 +58,7 @@ impl Flow for RedisFlow {
         let judge = Box::new(move |_: &str, record: &Record| judge(record, &schemas));
         Ok(Box::new(Running {
             partitions: Topics::connect(world)?.partitions(TOPIC)?,
-            inbox: Inbox::open(world, NAME, &[TOPIC], &[], 1, judge)?,
+            inbox: Inbox::open(world, run, NAME, &[TOPIC], &[], 1, judge)?,
             shapes: (Shape::of(id, &text)?, Shape::of(loose, &loose_text)?),
             script: fs::read_to_string(world.root.join("processors/sink-redis/scripts/fill.lua"))?,
             source: Source::new(&run.tag),

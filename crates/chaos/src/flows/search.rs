@@ -49,7 +49,7 @@ impl Flow for SearchFlow {
         let indices = Arc::new(indices);
         let judging = indices.clone();
         let judge = Box::new(move |topic: &str, record: &_| judge(topic, record, &judging, &schemas));
-        let inbox = Inbox::open(world, NAME, &TOPICS, &[], TOPICS.len(), judge)?;
+        let inbox = Inbox::open(world, run, NAME, &TOPICS, &[], TOPICS.len(), judge)?;
         let canaries = fs::read_to_string(world.root.join("examples/canaries.txt"))?;
         Ok(Box::new(Running {
             partitions: Topics::connect(world)?.partitions(TOPICS[0])?,

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
-use crate::flow::{Halt, Live, Run};
+use crate::flow::{Begin, Halt, Live, Run};
 use crate::ledger::accounts::{Sightings, done, letters, origin_of_letter};
 use crate::ledger::avro::Decoder;
 use crate::ledger::load::{Aborted, Input, Pace, Producer};
@@ -73,7 +73,7 @@ where
         source: S,
         check: C,
     ) -> Result<Box<dyn Live>> {
-        let session = Session::open(world, &run.tag, ends)?;
+        let session = Session::open(world, run, ends)?;
         Ok(Box::new(Driven { session, source: Mutex::new(source), rate: run.rate, moving, check }))
     }
 }
@@ -129,10 +129,12 @@ pub(super) struct Seen {
 }
 
 impl Session {
-    pub fn open(world: &World, tag: &str, ends: Ends<'_>) -> Result<Session> {
+    pub fn open(world: &World, run: &Run, ends: Ends<'_>) -> Result<Session> {
         let topics = Topics::connect(world)?;
         let group = Group::connect(world, ends.group)?;
-        group.set(&topics.ends(&ends.subscribed)?)?;
+        if run.begin == Begin::AtEnds {
+            group.set(&topics.ends(&ends.subscribed)?)?;
+        }
         if let Some(changelog) = ends.changelog {
             compact_soon(world, changelog)?;
         }
@@ -140,7 +142,7 @@ impl Session {
         Ok(Session {
             tail: Tail::begin(world, &outputs)?,
             world: world.clone(),
-            tag: tag.to_owned(),
+            tag: run.tag.clone(),
             inputs: topics.ends(&ends.inputs)?,
             tables: topics.ends(&ends.tables)?,
             changelog: topics.ends(ends.changelog)?,

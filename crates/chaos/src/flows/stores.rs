@@ -9,7 +9,7 @@ use postgres::{Client, IsolationLevel};
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 
-use crate::flow::{Halt, Run};
+use crate::flow::{Begin, Halt, Run};
 use crate::ledger::load::{Input, Pace, Producer};
 use crate::ledger::postgres as store;
 use crate::ledger::state::{Books, Entry, Want, letters, print};
@@ -59,9 +59,10 @@ pub struct Inbox {
 }
 
 impl Inbox {
-    /// Puts the group at the ends of its inputs; `idle` are inputs that the run does not write.
+    /// Puts the group where the run begins; `idle` are inputs that the run does not write.
     pub fn open(
         world: &World,
+        run: &Run,
         group: &'static str,
         inputs: &[&str],
         idle: &[&str],
@@ -70,9 +71,11 @@ impl Inbox {
     ) -> Result<Inbox> {
         let topics = Topics::connect(world)?;
         let starts = topics.ends(inputs)?;
-        let mut ends = topics.ends(idle)?;
-        ends.extend(starts.clone());
-        Group::connect(world, group)?.set(&ends)?;
+        if run.begin == Begin::AtEnds {
+            let mut ends = topics.ends(idle)?;
+            ends.extend(starts.clone());
+            Group::connect(world, group)?.set(&ends)?;
+        }
         let names = topics.names()?;
         let dead: Vec<String> = inputs.iter().map(|topic| dead_letters(topic, group)).collect();
         let letters_from = topics.ends(dead.iter().filter(|topic| names.contains(topic)))?;
@@ -204,10 +207,12 @@ impl PostgresRun {
         idle: &[&str],
         tables: Vec<Table>,
     ) -> Result<PostgresRun> {
-        let mut ends = Topics::connect(world)?.ends(idle)?;
-        ends.extend(inbox.starts().clone());
         let mut client = store::connect(&world.postgres)?;
-        store::put_offsets(&mut client, inbox.group, &ends)?;
+        if run.begin == Begin::AtEnds {
+            let mut ends = Topics::connect(world)?.ends(idle)?;
+            ends.extend(inbox.starts().clone());
+            store::put_offsets(&mut client, inbox.group, &ends)?;
+        }
         store::note_steps_back(&mut client)?;
         Ok(PostgresRun {
             inbox,

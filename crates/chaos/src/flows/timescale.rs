@@ -49,7 +49,7 @@ impl Flow for Timescale {
         let tables =
             TABLES.iter().zip(&texts).map(|(table, text)| rows_of(table, text)).collect::<Result<_>>()?;
         let judge = Box::new(move |topic: &str, record: &_| judge(topic, record, &schemas, now_ms()));
-        let inbox = Inbox::open(world, NAME, &TOPICS, &[], TABLES.len(), judge)?;
+        let inbox = Inbox::open(world, run, NAME, &TOPICS, &[], TABLES.len(), judge)?;
         Ok(Box::new(Running {
             partitions: Topics::connect(world)?.partitions(TOPICS[SAMPLES])?,
             store: PostgresRun::open(inbox, world, run, &[], tables)?,

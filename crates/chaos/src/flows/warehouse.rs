@@ -51,7 +51,7 @@ impl Flow for Warehouse {
         }
         let judge = Box::new(move |topic: &str, record: &Record| judge(topic, record, &schemas));
         let tables = tables();
-        let inbox = Inbox::open(world, NAME, &TOPICS, &IDLE, tables.len(), judge)?;
+        let inbox = Inbox::open(world, run, NAME, &TOPICS, &IDLE, tables.len(), judge)?;
         Ok(Box::new(Running {
             partitions: Topics::connect(world)?.partitions(PATIENT)?,
             store: PostgresRun::open(inbox, world, run, &IDLE, tables)?,
