@@ -23,7 +23,7 @@ use crate::schedule::Plan;
 use crate::servers::Servers;
 use crate::world::World;
 
-/// The load goes on for so long after healing, at least.
+/// The load goes on for so long after healing, at least; where it is a short one, for half its time.
 const AFTER: Duration = Duration::from_secs(8);
 /// After the load something must be done at least this often, until all is.
 const QUIET: Duration = Duration::from_secs(60);
@@ -299,8 +299,9 @@ fn after(field: &mut Field<'_>, harness: &Harness, begun: Instant) -> Result<Opt
             field.breaches.add(Invariant::I10, "partitions do not move", still.join(" "));
         }
     }
-    let least = AFTER.saturating_sub(healed.elapsed());
-    field.pause(least.max(Duration::from_secs(harness.seconds).saturating_sub(begun.elapsed())))?;
+    let load = Duration::from_secs(harness.seconds);
+    let least = AFTER.min(load / 2).saturating_sub(healed.elapsed());
+    field.pause(least.max(load.saturating_sub(begun.elapsed())))?;
     Ok(recovery)
 }
 

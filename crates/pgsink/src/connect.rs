@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use fhirehose_stream::Fault;
 use openssl::ssl::{SslConnector, SslMethod, SslVerifyMode};
-use postgres::{Client, Config};
+use postgres::{CancelToken, Client, Config, Error};
 use postgres_openssl::MakeTlsConnector;
 
 use crate::fault;
@@ -63,6 +63,11 @@ impl Connector {
         );
         client.batch_execute(&settings).map_err(|error| fault(&error, "setting up the connection"))?;
         Ok(client)
+    }
+
+    /// Asks the server, on a connection of its own, to end the statement that the token's connection is at.
+    pub(crate) fn cancel(&self, token: &CancelToken) -> Result<(), Error> {
+        token.cancel_query(self.tls.clone())
     }
 }
 

@@ -1,6 +1,8 @@
+use std::sync::{Arc, Mutex, PoisonError};
+
 use fhirehose_faultpoint::{planted, point};
-use fhirehose_stream::{Batch, Fault, OffsetsIn, Sink, TopicPartition, Verdict, Verdicts};
-use postgres::{Client, Statement};
+use fhirehose_stream::{Batch, Fault, Interrupter, OffsetsIn, Sink, TopicPartition, Verdict, Verdicts};
+use postgres::{CancelToken, Client, Statement};
 
 use crate::offsets::{Advance, Offsets};
 use crate::{Connector, StoreError, fault};
@@ -32,6 +34,8 @@ pub struct PgSink<T> {
     tables: T,
     offsets: Offsets,
     session: Option<Session>,
+    /// Of the session's connection, or of an earlier one.
+    cancel: Arc<Mutex<Option<CancelToken>>>,
     staged: Option<Advance>,
 }
 
@@ -49,6 +53,7 @@ impl<T: Tables> PgSink<T> {
             tables,
             offsets: Offsets::default(),
             session: None,
+            cancel: Arc::default(),
             staged: None,
         }
     }
@@ -62,6 +67,7 @@ impl<T: Tables> PgSink<T> {
         if self.session.as_ref().is_none_or(|session| session.client.is_closed()) {
             self.session = None;
             let mut client = self.connector.connect()?;
+            *self.cancel.lock().unwrap_or_else(PoisonError::into_inner) = Some(client.cancel_token());
             self.tables.connected(&mut client).map_err(|error| error.into_fault("checking the tables"))?;
             let advance = Advance::prepare(&mut client).map_err(|error| {
                 fault(&error, "reading fhirehose.sink_offsets (run `fhirehose migrate apply`)")
@@ -174,6 +180,15 @@ impl<T: Tables> Sink for PgSink<T> {
             return Ok(());
         }
         self.with_session("housekeeping", |session, tables, _, _| tables.maintain(&mut session.client))
+    }
+
+    fn interrupter(&self) -> Option<Interrupter> {
+        let (connector, cancel) = (self.connector.clone(), self.cancel.clone());
+        Some(Box::new(move || {
+            let token = cancel.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            let cancelled = token.map_or(Ok(()), |token| connector.cancel(&token));
+            cancelled.map_err(|error| fault(&error, "cancelling a statement"))
+        }))
     }
 }
 

@@ -164,6 +164,31 @@ fn a_record_before_the_stored_offset_is_refused() {
     assert_eq!(rows(&database), 1);
 }
 
+#[test]
+fn a_batch_that_waits_is_interrupted_from_another_thread_and_can_be_tried_again() {
+    let database = database("interrupted");
+    let mut sink = sink(&database);
+    claim(&mut sink, &[0]);
+    let interrupt = sink.interrupter().unwrap();
+    interrupt().unwrap();
+    let mut other = database.connect();
+    other.batch_execute("BEGIN; LOCK TABLE ledger").unwrap();
+    let staging = std::thread::spawn(move || {
+        let staged = sink.stage(&batch(&[(0, 0, "1")])).map(drop);
+        (sink, staged)
+    });
+    std::thread::sleep(std::time::Duration::from_millis(500));
+    assert!(!staging.is_finished(), "somebody holds the table");
+    interrupt().unwrap();
+    let (mut sink, staged) = staging.join().unwrap();
+    let fault = staged.expect_err("interrupted");
+    assert_eq!((fault.kind, fault.what.contains("57014")), (FaultKind::Transient, true), "{fault}");
+    other.batch_execute("ROLLBACK").unwrap();
+    sink.stage(&batch(&[(0, 0, "1")])).unwrap();
+    sink.commit().unwrap();
+    assert_eq!(rows(&database), 1);
+}
+
 /// As after a fail-over: the server has become a standby, and a session with it would stay read-only.
 #[test]
 fn a_session_that_takes_no_writes_is_left_for_another() {

@@ -1,12 +1,12 @@
 use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use fhirehose_decide::Backoff;
 use fhirehose_faultpoint::planted;
-use fhirehose_stream::{Fault, FaultKind, Processor, Sink};
+use fhirehose_stream::{Fault, FaultKind, Interrupter, Processor, Sink};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 
 use crate::admin::AdminServer;
@@ -24,6 +24,8 @@ use crate::worker::Worker;
 const STEADY: Duration = Duration::from_secs(60);
 /// Topics that were made a moment ago are known to every broker after this time.
 const SETTLED: Duration = Duration::from_secs(5);
+/// How long workers may take to finish what they are at; then stores are asked to give it up.
+const FINISHING: Duration = Duration::from_secs(6);
 /// How long workers may take to stop.
 const STOPPING: Duration = Duration::from_secs(10);
 
@@ -47,6 +49,13 @@ pub enum StartError {
     /// Workers that cannot go on.
     #[error("{}", .0.join("\n"))]
     Failed(Vec<String>),
+}
+
+/// A worker in its thread.
+struct Working {
+    /// Ends with why the worker cannot go on, if so.
+    thread: JoinHandle<Option<String>>,
+    interrupter: Arc<Mutex<Option<Interrupter>>>,
 }
 
 type Runner = Arc<dyn Fn(&Worker) -> Result<(), Fault> + Send + Sync>;
@@ -126,14 +135,9 @@ impl Engine {
     }
 
     /// Samples rates until there is nothing left to run.
-    fn watch(
-        &self,
-        statuses: &[Arc<ProcessorStatus>],
-        workers: &[JoinHandle<Option<String>>],
-        admin: &AdminServer,
-    ) {
+    fn watch(&self, statuses: &[Arc<ProcessorStatus>], workers: &[Working], admin: &AdminServer) {
         let mut seconds = 0_u64;
-        while !self.stop.requested() && !workers.iter().all(JoinHandle::is_finished) {
+        while !self.stop.requested() && !workers.iter().all(|worker| worker.thread.is_finished()) {
             self.stop.sleep(Duration::from_secs(1));
             seconds += 1;
             statuses.iter().for_each(|status| status.sample(seconds.is_multiple_of(30)));
@@ -143,12 +147,7 @@ impl Engine {
         }
     }
 
-    fn spawn(
-        &self,
-        status: Arc<ProcessorStatus>,
-        run: Runner,
-        index: usize,
-    ) -> Result<JoinHandle<Option<String>>, StartError> {
+    fn spawn(&self, status: Arc<ProcessorStatus>, run: Runner, index: usize) -> Result<Working, StartError> {
         let mut transactional_id = format!("{}-{}-{index}", status.spec.group, self.instance.name());
         // Planted: a name per start, which fences nobody off.
         if planted("fence-skipped") {
@@ -163,10 +162,13 @@ impl Engine {
             clients: self.clients.clone(),
             status,
             stop: self.stop.clone(),
+            interrupter: Arc::default(),
         };
+        let interrupter = worker.interrupter.clone();
         thread::Builder::new()
             .name(format!("{}-{index}", worker.spec.name))
             .spawn(move || supervise(&worker, &*run))
+            .map(|thread| Working { thread, interrupter })
             .map_err(|error| StartError::System(error.to_string()))
     }
 
@@ -212,25 +214,47 @@ impl Engine {
     }
 }
 
-/// Waits for the workers; tells of each that failed or does not end. What such a one has in flight is undone: its
-/// transaction, or its database's connection, ends with the process.
-fn ended(workers: Vec<JoinHandle<Option<String>>>) -> BTreeSet<String> {
-    let until = Instant::now() + STOPPING;
+/// Waits for the workers; tells of each that failed or does not end. What a store does not finish in time is
+/// interrupted, and so undone before the process ends: a database left in the middle of a statement would see only
+/// after it that nobody is there, and hold its locks until then.
+fn ended(workers: Vec<Working>) -> BTreeSet<String> {
+    let begun = Instant::now();
+    await_all(&workers, begun + FINISHING);
+    for worker in workers.iter().filter(|worker| !worker.thread.is_finished()) {
+        interrupt(worker);
+    }
+    await_all(&workers, begun + STOPPING);
     let mut failed = BTreeSet::new();
     for worker in workers {
-        while !worker.is_finished() && Instant::now() < until {
-            thread::sleep(Duration::from_millis(20));
-        }
-        let name = worker.thread().name().unwrap_or_default().to_owned();
-        if !worker.is_finished() {
+        let name = worker.thread.thread().name().unwrap_or_default().to_owned();
+        if !worker.thread.is_finished() {
             failed.insert(format!("{name} did not stop within {} s", STOPPING.as_secs()));
-        } else if let Ok(result) = worker.join() {
+        } else if let Ok(result) = worker.thread.join() {
             failed.extend(result);
         } else {
             failed.insert(format!("{name} panicked"));
         }
     }
     failed
+}
+
+fn await_all(workers: &[Working], until: Instant) {
+    while !workers.iter().all(|worker| worker.thread.is_finished()) && Instant::now() < until {
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// In a thread of its own, for the server may not answer.
+fn interrupt(worker: &Working) {
+    let taken = worker.interrupter.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let Some(interrupter) = taken else { return };
+    let name = worker.thread.thread().name().unwrap_or_default().to_owned();
+    tracing::warn!(worker = name, "the batch takes too long to be finished before the stop: it is given up");
+    thread::spawn(move || {
+        if let Err(fault) = interrupter() {
+            tracing::warn!(worker = name, why = fault.what, "the store cannot be interrupted");
+        }
+    });
 }
 
 /// The topics a processor cannot do without.

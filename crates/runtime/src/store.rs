@@ -1,3 +1,4 @@
+use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
 use fhirehose_decide::store::{Origin, Step, Store, origin};
@@ -81,6 +82,7 @@ impl<'w> StoreLoop<'w> {
     /// Runs until asked to stop. An error means that the worker must start anew.
     pub(crate) fn run(worker: &'w Worker, sink: Box<dyn Sink>) -> Result<(), Fault> {
         let spec = &worker.spec;
+        *worker.interrupter.lock().unwrap_or_else(PoisonError::into_inner) = sink.interrupter();
         let mut this = StoreLoop {
             worker,
             machine: Store::new(worker.config.breaker.limits(), sink.offsets_in()),

@@ -1,11 +1,11 @@
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use fhirehose_decide::Backoff;
 use fhirehose_faultpoint::planted;
 use fhirehose_stream::{
-    Batch, Fault, FaultKind, Reason, Record, Rejection, TopicPartition, Verdict, Verdicts,
+    Batch, Fault, FaultKind, Interrupter, Reason, Record, Rejection, TopicPartition, Verdict, Verdicts,
 };
 use rdkafka::consumer::Consumer;
 
@@ -31,6 +31,8 @@ pub(crate) struct Worker {
     pub status: Arc<ProcessorStatus>,
     pub stop: Stop,
     pub transactional_id: String,
+    /// Of the worker's store.
+    pub interrupter: Arc<Mutex<Option<Interrupter>>>,
 }
 
 impl Worker {

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use fhirehose_runtime::{Config, Engine, Spec, StartError, Stop};
 use fhirehose_stream::{
-    Batch, Fault, OffsetsIn, Reason, Record, Rejection, Sink, TopicPartition, Verdict, Verdicts,
+    Batch, Fault, Interrupter, OffsetsIn, Reason, Record, Rejection, Sink, TopicPartition, Verdict, Verdicts,
 };
 use kit::{Bench, number};
 use rdkafka::Offset;
@@ -32,6 +32,8 @@ struct Database {
     outages: u32,
     claims: u32,
     unreachable: bool,
+    /// Stages take until they are interrupted.
+    stuck: bool,
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -100,6 +102,12 @@ impl Sink for Table {
             return Err(Fault::transient("the database is down"));
         }
         drop(database);
+        if self.database.lock().unwrap().stuck {
+            while self.database.lock().unwrap().stuck {
+                thread::sleep(Duration::from_millis(10));
+            }
+            return Err(Fault::transient("the statement was cancelled"));
+        }
         thread::sleep(Duration::from_millis(5));
         (self.staged, self.next) = (Vec::new(), BTreeMap::new());
         batch.judge(|record| {
@@ -142,6 +150,14 @@ impl Sink for Table {
     fn rollback(&mut self) {
         self.staged.clear();
         self.next.clear();
+    }
+
+    fn interrupter(&self) -> Option<Interrupter> {
+        let database = self.database.clone();
+        Some(Box::new(move || {
+            database.lock().unwrap().stuck = false;
+            Ok(())
+        }))
     }
 }
 
@@ -273,6 +289,27 @@ fn a_store_that_is_down_at_start_is_waited_for_within_the_group() {
     end(engine);
     assert_eq!(sorted(database.lock().unwrap().rows.clone()), good(1_000));
     assert_eq!(sorted(bench.numbers(&format!("{}-dlq", spec.group))), bad(1_000));
+}
+
+#[test]
+fn a_batch_that_takes_too_long_is_given_up_at_a_stop() {
+    let Some(mut bench) = Bench::new("stuck") else { return };
+    let spec = bench.copier(2);
+    bench.produce(&format!("{}-in", spec.group), 2, 0..1_000);
+    let database = Arc::new(Mutex::new(Database { stuck: true, ..Database::default() }));
+    let engine = start(bench.config(), spec.clone(), &database, OffsetsIn::Store);
+    let until = Instant::now() + Duration::from_secs(60);
+    while database.lock().unwrap().offsets.len() < 2 && Instant::now() < until {
+        thread::sleep(Duration::from_millis(50));
+    }
+    thread::sleep(Duration::from_secs(2));
+    // Without an error: `end` asks for that.
+    end(engine);
+    assert!(database.lock().unwrap().rows.is_empty());
+    let engine = start(bench.config(), spec.clone(), &database, OffsetsIn::Store);
+    await_rows(&database, 990);
+    end(engine);
+    assert_eq!(sorted(database.lock().unwrap().rows.clone()), good(1_000));
 }
 
 #[test]

@@ -9,7 +9,7 @@ mod verdict;
 
 pub use batch::{Batch, Headers, Record, TopicPartition};
 pub use outputs::{Output, OutputWriter, Outputs};
-pub use processor::{Assigned, Fault, FaultKind, OffsetsIn, Processor, Sink};
+pub use processor::{Assigned, Fault, FaultKind, Interrupter, OffsetsIn, Processor, Sink};
 pub use reason::Reason;
 pub use verdict::{Rejection, Verdict, Verdicts};
 

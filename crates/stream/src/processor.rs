@@ -122,7 +122,16 @@ pub trait Sink: Send {
     fn maintain(&mut self) -> Result<(), Fault> {
         Ok(())
     }
+
+    /// What ends the call that the store is at, from another thread: for a process that is to stop, and whose batch
+    /// takes too long. The call then fails with a transient fault. `None` where calls are short, or cannot be ended.
+    fn interrupter(&self) -> Option<Interrupter> {
+        None
+    }
 }
+
+/// See [`Sink::interrupter`]. Does nothing where the store is at no call; may block for as long as connecting takes.
+pub type Interrupter = Box<dyn Fn() -> Result<(), Fault> + Send>;
 
 /// Why a whole batch could not be processed; never the fault of one record.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
