@@ -13,7 +13,7 @@ use serde_json::json;
 #[derive(Parser)]
 #[command(name = "fhirehose-bench-steady")]
 struct Cli {
-    /// `mapping`, `by-hand`, `template`, or a view of benches/views
+    /// `mapping`, `by-hand`, `template`, `check`, or a view of benches/views
     work: String,
     /// Passes, after a first one that fills every buffer
     #[arg(long, default_value_t = 1)]

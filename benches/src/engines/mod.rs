@@ -11,8 +11,8 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use fhirehose_benches::resources::{Resources, TAKEN};
 use fhirehose_benches::work::{
-    ByHand, Evaluations, Mapped, Rows, Templates, VIEWS, Work, definition, document, encounters, made,
-    template,
+    ByHand, Checks, Evaluations, Mapped, Rows, Templates, VIEWS, Work, definition, document, encounters,
+    made, template,
 };
 use serde_json::{Value as Json, json};
 
@@ -32,6 +32,8 @@ const FHIRPATH_JS: Package = Package::Node("fhirpath-4.9.1");
 const VIEWS_GOAL: f64 = 10.0;
 /// Wanted of mappings against the same by hand.
 const MAPPINGS_GOAL: f64 = 0.7;
+/// Wanted of the check of a vital sign, in microseconds.
+const CHECK_GOAL: f64 = 3.0;
 /// The published example of FPML, beside the repository.
 const PUBLISHED: &str = "../shared/data/fpml/complex-example.fhir";
 
@@ -63,6 +65,7 @@ pub fn measure(root: &Path, effort: Effort) -> Result<Vec<Section>> {
         views(root, &resources, effort).context("views")?,
         mappings(root, effort).context("mappings")?,
         expressions(root, &resources, effort).context("expressions")?,
+        checks(root, effort).context("checks")?,
         steadiness::measure(root)?,
     ])
 }
@@ -219,6 +222,36 @@ fn expressions(root: &Path, resources: &Resources, effort: Effort) -> Result<Sec
             not_counted(&told)
         ),
         figures: outcomes.iter().flat_map(|it| it.figures("evaluations", Goal::None)).collect(),
+    })
+}
+
+fn checks(root: &Path, effort: Effort) -> Result<Section> {
+    let mut figures = Vec::new();
+    for (what, name, goal) in [
+        ("a vital sign", "vital-sign", Goal::AtMost(CHECK_GOAL)),
+        ("a blood pressure with two components", "blood-pressure", Goal::None),
+    ] {
+        let (mut work, mut times) = (Checks::new(root, name)?, Vec::new());
+        for _ in 0..effort.rounds {
+            let turn = turn(&mut work, &mut Vec::new(), effort.seconds)?;
+            times.push(turn.cpu / turn.count * 1e6);
+        }
+        figures.push(Figure {
+            what: format!("check of {what}"),
+            measured: format!("`crates/fhir/tests/{name}.json`"),
+            value: Spread::of(&times),
+            unit: Unit::Microseconds,
+            goal,
+        });
+    }
+    Ok(Section {
+        title: "The check against R4",
+        how: format!(
+            "`fhirehose_fhir::validate` of a decoded resource, valid: thread CPU time, the same resource again and again for at \
+             least {} s a round, {} rounds.",
+            effort.seconds, effort.rounds
+        ),
+        figures,
     })
 }
 

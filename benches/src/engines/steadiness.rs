@@ -17,6 +17,7 @@ pub fn measure(root: &Path) -> Result<Section> {
         ("mapping", "mapping of encounters, per row", Goal::AtMost(0.0)),
         ("by-hand", "the same by hand, per row", Goal::None),
         ("template", "plain template, per document", Goal::None),
+        ("check", "check of a vital sign, per resource", Goal::AtMost(0.0)),
     ];
     let works = works.chain(others.map(|(work, what, goal)| (work, what.to_owned(), goal)));
     let has_valgrind = Command::new("valgrind").arg("--version").output().is_ok_and(|it| it.status.success());

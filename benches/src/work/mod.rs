@@ -1,5 +1,6 @@
 //! Our engines at work: each passes over the records it holds, again and again.
 
+mod checks;
 mod mappings;
 mod views;
 
@@ -11,6 +12,7 @@ use serde_json::Value as Json;
 
 use crate::resources::Resources;
 
+pub use checks::Checks;
 pub use mappings::{ByHand, Mapped, Templates, document, encounters, template};
 pub use views::{Evaluations, Rows, VIEWS, definition};
 
@@ -38,6 +40,7 @@ pub fn steady(root: &Path, name: &str) -> Result<Box<dyn Work>> {
         "mapping" => Box::new(Mapped::new(root)?),
         "by-hand" => Box::new(ByHand::new(root)?),
         "template" => Box::new(Templates::new(&template(root)?, &encounters(root)?, &[])?),
+        "check" => Box::new(Checks::new(root, "vital-sign")?),
         view => Box::new(Rows::new(&definition(root, view)?, &Resources::load(root)?)?),
     })
 }
