@@ -1,6 +1,8 @@
 //! `fhirehose mappings test`, `explain` and `scaffold` from outside.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod page;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -121,4 +123,10 @@ fn a_table_of_a_server_is_scaffolded() {
     fs::write(folder.join("allergies.yaml"), &text).unwrap();
     let (said, code) = run(dir.path(), &["check"]);
     assert_eq!((said.as_str(), code), ("all mappings are sound\n", Some(0)), "{text}");
+}
+
+#[test]
+fn the_examples_of_the_page_do_what_it_says() {
+    let commands = page::examples("mapping.md");
+    assert!(commands >= 7, "{commands} examples");
 }

@@ -15,15 +15,22 @@ pub fn shell(dir: &Path, command: &str) -> (String, Option<i32>) {
     (String::from_utf8(output.stdout).unwrap(), output.status.code())
 }
 
-/// Puts the page's files (```` ```json file=NAME ````) into an empty folder and runs its commands (`$ ` in
-/// ```` ```console ````) there, each of which must write what stands below it; how many commands there were.
+/// Puts the page's files (```` ```json file=NAME ````) into a folder that has only our topics and schemas, and runs its
+/// commands (`$ ` in ```` ```console ````) there, each of which must write what stands below it; how many commands
+/// there were.
 pub fn examples(page: &str) -> usize {
-    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs").join(page);
-    let (page, dir) = (std::fs::read_to_string(page).unwrap(), tempfile::tempdir().unwrap());
-    for kind in ["```json file=", "```yaml file="] {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap();
+    let page = std::fs::read_to_string(root.join("docs").join(page)).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    for ours in ["topics", "schemas"] {
+        std::os::unix::fs::symlink(root.join(ours), dir.path().join(ours)).unwrap();
+    }
+    for kind in ["```json file=", "```yaml file=", "```csv file="] {
         for file in page.split(kind).skip(1) {
             let (name, text) = file.split_once('\n').unwrap();
-            std::fs::write(dir.path().join(name), text.split_once("```").unwrap().0).unwrap();
+            let path = dir.path().join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text.split_once("```").unwrap().0).unwrap();
         }
     }
     let mut commands = 0;
