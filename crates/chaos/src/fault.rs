@@ -48,7 +48,7 @@ pub enum On {
 }
 
 /// What is done to topics and stores while no process runs.
-pub type Between = fn(&World, &dyn Flow) -> Result<()>;
+pub type AtRest = fn(&World, &dyn Flow, &Fleet) -> Result<()>;
 
 #[derive(Debug)]
 pub struct Fault {
@@ -69,10 +69,10 @@ pub struct Fault {
     pub zombie: bool,
     /// A first load is done and judged, and all processes have stopped; then this happens, and the run begins with
     /// the group where it is.
-    pub between: Option<Between>,
+    pub between: Option<AtRest>,
     pub strike: fn(&mut Field<'_>) -> Result<()>,
     /// Undoes after the account what healing cannot, so that the next run finds the stack as ever.
-    pub undo: fn(&World, &dyn Flow, &Fleet) -> Result<()>,
+    pub undo: AtRest,
 }
 
 impl PartialEq for Fault {

@@ -138,7 +138,7 @@ impl Harness {
         let mut first = None;
         if let Some(between) = plan.cell.fault.between {
             first = Some(self.under_load(plan, flow, &*live, &mut fleet).context("the first load")?);
-            between(&self.world, flow).context("between the loads")?;
+            between(&self.world, flow, &fleet).context("between the loads")?;
             run = Run { tag: format!("{}n", run.tag), begin: Begin::WhereItIs, ..run };
             live = flow.open(&self.world, &run).context("opening the flow again")?;
             fleet.processes.clear();

@@ -136,13 +136,11 @@ pub fn dead_letters_unavailable(field: &mut Field<'_>) -> Result<()> {
 /// What docs/RUNBOOK.md says of a topic made anew, between stopping the processors and starting them: the
 /// group's offsets go with the topic, those in a store are deleted. No epoch is raised, for no two loads write the
 /// same keys.
-pub fn topics_recreated(world: &World, flow: &dyn Flow) -> Result<()> {
-    let admin = Admin::connect(&world.brokers)?;
-    let topics = flow.inputs();
-    topics.iter().try_for_each(|topic| admin.recreate_topic(topic))?;
+pub fn topics_recreated(world: &World, flow: &dyn Flow, fleet: &Fleet) -> Result<()> {
+    partitions_as_declared(world, flow, fleet)?;
     if flow.target() == Target::Postgres {
         let mut client = store::connect(&world.postgres)?;
-        client.execute("DELETE FROM fhirehose.sink_offsets WHERE topic = ANY($1)", &[&topics])?;
+        client.execute("DELETE FROM fhirehose.sink_offsets WHERE topic = ANY($1)", &[&flow.inputs()])?;
     }
     Ok(())
 }

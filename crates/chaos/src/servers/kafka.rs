@@ -78,14 +78,6 @@ impl Admin {
         self.settled(topic, |admin| Ok(admin.partitions(topic)? == wanted))
     }
 
-    /// Deletes the topic and makes it anew, empty, with as many partitions.
-    pub fn recreate_topic(&self, topic: &str) -> Result<()> {
-        let partitions = self.partitions(topic)?;
-        ensure!(partitions > 0, "there is no topic {topic}");
-        self.delete_topic(topic)?;
-        self.ensure_topic(topic, partitions)
-    }
-
     pub fn delete_topic(&self, topic: &str) -> Result<()> {
         let deleted = self.runtime.block_on(self.client.delete_topics(&[topic], &options()))?;
         if let Some(Err((_, error))) = deleted.into_iter().next() {
