@@ -46,7 +46,7 @@ const SERVICES: [&str; 7] = ["kafka", "kafka-2", "kafka-3", "registry", "postgre
 /// What the flow `whole` needs beyond.
 const SOURCES: [&str; 3] = ["connect", "hospital-a", "hospital-b"];
 /// What a build without optimization keeps up with on two cores, unless said otherwise.
-const QUICK: [(&str, &str); 2] = [("--rate", "500"), ("--seconds", "8")];
+const QUICK: [(&str, &str); 2] = [("--rate", "500"), ("--seconds", "4")];
 const CONFIG: &str = "crates/chaos/chaos.toml";
 
 pub fn main(arguments: &[String]) -> Result<()> {
@@ -195,7 +195,7 @@ mod tests {
         let list = |words: &str| words.split(' ').map(str::to_owned).collect::<Vec<_>>();
         assert_eq!(Profile::of(&list("--quick --slice 2")), Profile::Dev);
         assert_eq!(Profile::of(&list("--runs 2")), Profile::Chaos);
-        assert_eq!(with_quick(&list("--quick --rate 9")), list("--quick --rate 9 --seconds 8"));
+        assert_eq!(with_quick(&list("--quick --rate 9")), list("--quick --rate 9 --seconds 4"));
         assert_eq!(with_quick(&list("--runs 2")), list("--runs 2"));
     }
 
