@@ -1,6 +1,10 @@
 //! What elements there are and of what types, for those who compile expressions and templates.
 
+use fhirehose_tape::Value;
+
+use crate::primitive;
 use crate::tables::{Definitions, Primitive, Ty, Type, Version};
+use crate::validate::Rule;
 
 /// Types that no resource is of itself; what an element of one holds is known only with its type.
 const ABSTRACT: [&str; 4] = ["Resource", "DomainResource", "CanonicalResource", "MetadataResource"];
@@ -24,6 +28,20 @@ pub fn required_elements(of: &str) -> impl Iterator<Item = &'static str> {
     let slots =
         |of: &'static Type| of.slots.iter().enumerate().map(|(slot, name)| (of.required >> slot & 1, *name));
     of.into_iter().flat_map(slots).filter(|(required, _)| *required == 1).map(|(_, name)| name)
+}
+
+/// Whether an R4 element of a primitive type may have that value, or may have it among others: its JSON type, its
+/// format, its required binding. What is of another type, or unknown, may have any.
+pub fn element_takes(of: &str, name: &str, value: Value<'_>) -> Result<(), Rule> {
+    let definitions = Version::R4.definitions();
+    let Some(element) = definitions.named(of).and_then(|of| of.find(name)) else { return Ok(()) };
+    let Ty::Primitive(of) = element.ty else { return Ok(()) };
+    primitive::check(of, value)?;
+    let bound = element.codes.map(|set| definitions.set(set));
+    match (bound, value.as_str()) {
+        (Some(set), Some(code)) if !set.has_code(code) => Err(Rule::Code),
+        _ => Ok(()),
+    }
 }
 
 /// As [`element_type`], of R5.

@@ -15,7 +15,8 @@ mod vital_signs;
 mod walk;
 
 pub use definitions::{
-    element_exists, element_repeats, element_type, element_type_r5, required_elements, resource_types,
+    element_exists, element_repeats, element_takes, element_type, element_type_r5, required_elements,
+    resource_types,
 };
 pub use id::{NAMESPACE, id};
 pub use tables::Version;

@@ -150,6 +150,19 @@ fn each_mistake_is_told_in_its_place() {
             "18:7",
             "`Patient.birthDate` is one value",
         ),
+        ("      gender:", "      communication: [{preferred: 1}]\n      gender:", "", "boolean"),
+        (
+            "resourceType: Patient",
+            "resourceType: Patient\n      birthDate: 26-01-02",
+            "",
+            "`Patient.birthDate`: malformed",
+        ),
+        (
+            "resourceType: Patient",
+            "resourceType: Patient\n      contact: [{gender: femal}]",
+            "",
+            "`Patient.contact.gender`: code outside its required value set",
+        ),
         (
             "      gender:",
             "      link: [{type: refer}]\n      gender:",
