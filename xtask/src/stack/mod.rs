@@ -230,6 +230,11 @@ fn start(stack: &Stack, service: &'static dyn Service) -> Result<()> {
         }
         sleep(Duration::from_millis(100));
     }
+    // Where this program goes on beside it: a server that was killed is gone for others only when it has been waited
+    // for, and PostgreSQL does not start while its lock file names a process that is there.
+    if let Some(mut child) = child {
+        std::thread::spawn(move || child.wait());
+    }
     service.after_start(stack).with_context(|| format!("{name} runs, but could not be set up"))?;
     let port = stack.port(service.ports()[0])?;
     match was_running {
