@@ -56,6 +56,11 @@ impl Known {
         Known { kinds: shape.kinds, elements: None, members: shape.members.clone() }
     }
 
+    /// What a host is told of items.
+    pub(crate) fn shape(&self) -> Shape {
+        Shape { kinds: self.kinds, members: self.members.clone() }
+    }
+
     /// A step to the members of a name, of objects that are no FHIR.
     pub(crate) fn member(&self, at: usize, name: &str) -> Result<Known, CompileError> {
         let message = match &self.members {

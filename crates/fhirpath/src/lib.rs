@@ -62,6 +62,11 @@ impl Expr {
         if written.meets(element.in_json()) { Ok(()) } else { Err(written.to_string()) }
     }
 
+    /// What its items are, for a variable that holds them.
+    pub fn shape(&self) -> Shape {
+        self.known.shape()
+    }
+
     /// Its value in a context. Expressions outlive the contexts they are evaluated in.
     pub fn eval<'a>(&'a self, ctx: &Ctx<'a>) -> Result<Collection<'a>, EvalError> {
         ctx.budget.refill();

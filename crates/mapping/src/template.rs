@@ -109,9 +109,9 @@ impl Scope {
     }
 
     /// A variable of a template.
-    fn declare_inner(&mut self, name: &str) -> Slot {
+    fn declare_inner(&mut self, name: &str, shape: Shape) -> Slot {
         self.inner = true;
-        self.declare(name, Shape::any())
+        self.declare(name, shape)
     }
 
     fn refocused(&self) -> Self {

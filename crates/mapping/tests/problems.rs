@@ -150,6 +150,19 @@ fn each_mistake_is_told_in_its_place() {
             "18:7",
             "`Patient.birthDate` is one value",
         ),
+        (
+            "resourceType: Patient",
+            "resourceType: Patient\n      \"{% assign %}\": [{g: \"{{ sex.translate('sex') }}\"}]\n      \
+             language: \"{{ %g.kode }}\"",
+            "18:",
+            "kode",
+        ),
+        (
+            "resourceType: Patient",
+            "resourceType: Patient\n      address:\n        \"{% for i, x in name %}\": {city: \"{{ %x + %i }}\"}",
+            "18:",
+            "+",
+        ),
         ("      gender:", "      communication: [{preferred: 1}]\n      gender:", "", "boolean"),
         (
             "resourceType: Patient",

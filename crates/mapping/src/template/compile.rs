@@ -1,7 +1,7 @@
 //! From YAML to a [`Template`], collecting problems.
 
 use fhirehose_fhir::{Rule, element_takes};
-use fhirehose_fhirpath::Expr;
+use fhirehose_fhirpath::{Expr, Shape};
 use fhirehose_tape::{Tape, write_string};
 
 use super::syntax::{Directive, directive, hole_length};
@@ -309,8 +309,9 @@ impl Compiler<'_, '_> {
             Directive::For { index, item, over } => {
                 let over = self.key_expression(key, over, scope, path);
                 let mut scope = scope.clone();
-                let item = scope.declare_inner(item);
-                let index = index.map(|name| scope.declare_inner(name));
+                let shape = over.as_ref().map_or_else(Shape::any, |over| over.expr.shape());
+                let item = scope.declare_inner(item, shape);
+                let index = index.map(|name| scope.declare_inner(name, Shape::of(&["integer"])));
                 let body = Box::new(self.template(node, &scope, makes, path)?);
                 Some(Template::For { item, index, over: over?, body })
             }
@@ -407,10 +408,17 @@ impl Compiler<'_, '_> {
         for (key, node) in entries {
             // Declared after its value is compiled: a variable may hide one of its name and be made of it.
             match self.template(node, scope, Makes::Anything, &format!("{path}.%{}", key.text)) {
-                Some(value) => assigns.push(Assign { slot: scope.declare_inner(&key.text), value }),
+                Some(value) => {
+                    let shape = match &value {
+                        Template::First(hole) | Template::All(hole) => hole.expr.shape(),
+                        Template::Text(_) => Shape::of(&["string"]),
+                        _ => Shape::any(),
+                    };
+                    assigns.push(Assign { slot: scope.declare_inner(&key.text, shape), value });
+                }
                 None => {
                     // Declared all the same, so that its uses are no further problems.
-                    scope.declare_inner(&key.text);
+                    scope.declare_inner(&key.text, Shape::any());
                     sound = false;
                 }
             }
