@@ -63,7 +63,10 @@ pub enum ExplainError {
 
 impl Trace {
     pub fn output(&mut self, name: &str, topic: &str, wanted: bool) {
-        self.0.push(Step::Output { name: name.to_owned(), topic: topic.to_owned(), wanted });
+        // Its condition was evaluated before it was known to begin.
+        let condition = matches!(self.0.last(), Some(Step::Hole { path, .. }) if path == name);
+        let step = Step::Output { name: name.to_owned(), topic: topic.to_owned(), wanted };
+        self.0.insert(self.0.len() - usize::from(condition), step);
     }
 
     pub fn hole<'a>(&mut self, hole: &'a Hole, result: &Result<Collection<'_>, EvalError>, ctx: &Ctx<'a>) {
@@ -149,7 +152,9 @@ pub fn explain(
             let assignment = Assignment { tenant: source.tenant.clone(), patient, facility: None };
             let mut run = || {
                 for reading in mapping.readings(&message)? {
-                    for plane in [Plane::Alerts, Plane::Readings] {
+                    for plane in
+                        [Plane::Alerts, Plane::Readings].into_iter().filter(|plane| mapping.has(*plane))
+                    {
                         let (check, trace) = (&mut Tape::new(), Some(&trace));
                         mapping.apply_traced(
                             &message,
