@@ -11,10 +11,14 @@ use crate::StoreError;
 /// A claim: bumps the epoch, which shuts out the partition's earlier owner, and waits for a transaction of
 /// theirs that is still open. Keys are sorted so that two claims cannot wait for each other.
 const CLAIM: &str = "
-    INSERT INTO fhirehose.sink_offsets AS o (pipeline, topic, part, epoch)
-    SELECT $1, p.topic, p.part, 1 FROM unnest($2::text[], $3::int4[]) AS p (topic, part) ORDER BY p.topic, p.part
-    ON CONFLICT (pipeline, topic, part) DO UPDATE SET epoch = o.epoch + 1, updated_at = now()
-    RETURNING topic, part, epoch, next_off";
+    INSERT INTO fhirehose.sink_offsets AS o (pipeline, topic, part, epoch, topic_id)
+    SELECT $1, p.topic, p.part, 1, p.topic_id
+    FROM unnest($2::text[], $3::int4[], $4::text[]) AS p (topic, part, topic_id) ORDER BY p.topic, p.part
+    ON CONFLICT (pipeline, topic, part) DO UPDATE SET
+        epoch = o.epoch + 1,
+        updated_at = now(),
+        topic_id = CASE WHEN o.next_off IS NULL THEN excluded.topic_id ELSE coalesce(o.topic_id, excluded.topic_id) END
+    RETURNING topic, part, epoch, next_off, topic_id";
 
 const START: &str = "
     UPDATE fhirehose.sink_offsets AS o SET next_off = p.next_off, updated_at = now()
@@ -54,11 +58,24 @@ impl Offsets {
         client: &mut Client,
         pipeline: &str,
         partitions: &[TopicPartition],
+        ids: &HashMap<String, String>,
     ) -> Result<Vec<Option<i64>>, StoreError> {
         let (topics, parts) = columns(partitions.iter());
-        for row in client.query(CLAIM, &[&pipeline, &topics, &parts])? {
+        let now: Vec<Option<&str>> = topics.iter().map(|topic| ids.get(*topic).map(String::as_str)).collect();
+        for row in client.query(CLAIM, &[&pipeline, &topics, &parts, &now])? {
             let topic: String = row.try_get(0)?;
             let partition = row.try_get(1)?;
+            let (kept, now): (Option<String>, _) = (row.try_get(4)?, ids.get(&topic));
+            if let (Some(kept), Some(now)) = (kept, now)
+                && kept != *now
+            {
+                return Err(Fault::fatal(format!(
+                    "the store's offset of {topic} [{partition}] is of a topic that is gone (id {kept}, now {now}): it was \
+                     deleted and made anew, or this is another cluster. Nothing of it was read; what to do is in the \
+                     runbook under `A topic made anew`"
+                ))
+                .into());
+            }
             let owned = Owned { epoch: row.try_get(2)?, next: row.try_get(3)? };
             self.owned.insert(TopicPartition { topic: topic.into(), partition }, owned);
         }

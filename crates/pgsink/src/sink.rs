@@ -1,3 +1,4 @@
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use fhirehose_faultpoint::{planted, point};
@@ -37,6 +38,8 @@ pub struct PgSink<T> {
     /// Of the session's connection, or of an earlier one.
     cancel: Arc<Mutex<Option<CancelToken>>>,
     staged: Option<Advance>,
+    /// Ids of the topics that are claimed next.
+    topics: HashMap<String, String>,
 }
 
 struct Session {
@@ -55,6 +58,7 @@ impl<T: Tables> PgSink<T> {
             session: None,
             cancel: Arc::default(),
             staged: None,
+            topics: HashMap::new(),
         }
     }
 
@@ -90,10 +94,15 @@ impl<T: Tables> Sink for PgSink<T> {
         OffsetsIn::Store
     }
 
+    fn identify(&mut self, topics: HashMap<String, String>) {
+        self.topics = topics;
+    }
+
     fn claim(&mut self, partitions: &[TopicPartition]) -> Result<Vec<Option<i64>>, Fault> {
         self.rollback();
+        let topics = &self.topics.clone();
         self.with_session("claiming partitions", |session, _, offsets, pipeline| {
-            offsets.claim(&mut session.client, pipeline, partitions)
+            offsets.claim(&mut session.client, pipeline, partitions, topics)
         })
     }
 

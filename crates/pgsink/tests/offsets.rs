@@ -3,6 +3,7 @@
 
 mod support;
 
+use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::Arc;
@@ -113,6 +114,31 @@ fn a_claim_continues_where_the_last_commit_ended() {
         [Some(1), Some(8)],
         "a gap such as a transaction marker is skipped"
     );
+}
+
+#[test]
+fn the_offset_of_a_topic_that_was_made_anew_is_refused() {
+    let database = database("anew");
+    let ids = |id: &str| HashMap::from([("t".to_owned(), id.to_owned())]);
+    let mut old = sink(&database);
+    // A store of an earlier version, or brokers without ids: taken for the topic that is there at the next claim.
+    claim(&mut old, &[0]);
+    old.stage(&batch(&[(0, 0, "1")])).unwrap();
+    old.commit().unwrap();
+    old.identify(ids("one"));
+    assert_eq!(claim(&mut old, &[0, 1]), [Some(1), None]);
+
+    let mut new = sink(&database);
+    new.identify(ids("another"));
+    let fault = new.claim(&[at(0)]).expect_err("made anew");
+    assert_eq!(fault.kind, FaultKind::Fatal);
+    assert!(fault.what.contains("t [0]") && fault.what.contains("id one, now another"), "{fault}");
+    database.connect().execute("DELETE FROM fhirehose.sink_offsets WHERE topic = 't'", &[]).unwrap();
+    assert_eq!(claim(&mut new, &[0, 1]), [None, None]);
+    new.stage(&batch(&[(0, 0, "2")])).unwrap_or_else(|fault| panic!("{fault}"));
+    new.rollback();
+    old.identify(ids("one"));
+    assert_eq!(old.claim(&[at(0)]).expect_err("the old one is gone").kind, FaultKind::Fatal);
 }
 
 #[test]

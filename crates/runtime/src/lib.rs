@@ -28,6 +28,7 @@ mod status;
 mod stop;
 mod store;
 mod tables;
+mod topic_ids;
 mod transact;
 mod worker;
 

@@ -21,6 +21,7 @@ use crate::clients::{self, Clients};
 use crate::config::Runtime;
 use crate::partitions::{Names, list, list_with_offsets, partitions, transient};
 use crate::spec::Inputs;
+use crate::topic_ids::topic_ids;
 
 /// How long a question to the coordinator or a broker may take.
 pub(crate) const ASK: Duration = Duration::from_secs(15);
@@ -278,6 +279,11 @@ impl Reader {
     /// Records that came with an offset below the last one's; must stay 0.
     pub(crate) fn take_regressions(&mut self) -> u64 {
         mem::take(&mut self.regressions)
+    }
+
+    /// Ids of the topics of these partitions, by name; empty where the brokers have none.
+    pub(crate) fn topic_ids(&self, partitions: &[TopicPartition]) -> Result<HashMap<String, String>, Fault> {
+        topic_ids(self.consumer.client().native_ptr(), &partitions.iter().map(|at| &*at.topic).collect())
     }
 
     /// The group's committed offsets, stable: offsets in open transactions are waited for. `None` where the

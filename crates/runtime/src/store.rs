@@ -186,6 +186,9 @@ impl<'w> StoreLoop<'w> {
         let committed = self.reader.committed(partitions)?;
         let mark = |(at, committed): &(TopicPartition, Option<_>)| (at.clone(), offset_of(committed));
         self.machine.marked(committed.iter().map(mark).map(|(at, mark)| (at, mark.unwrap_or(0))));
+        if self.sink.offsets_in() == OffsetsIn::Store && !partitions.is_empty() {
+            self.sink.identify(self.reader.topic_ids(partitions)?);
+        }
         let claims = claims(&mut *self.sink, partitions)?;
         point("store.claimed");
         if self.sink.offsets_in() == OffsetsIn::Kafka {

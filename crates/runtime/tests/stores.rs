@@ -9,7 +9,7 @@
 
 mod kit;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -34,6 +34,8 @@ struct Database {
     unreachable: bool,
     /// Stages take until they are interrupted.
     stuck: bool,
+    /// Ids of the topics, as last told.
+    topics: HashMap<String, String>,
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -63,6 +65,10 @@ impl Table {
 impl Sink for Table {
     fn offsets_in(&self) -> OffsetsIn {
         self.kind
+    }
+
+    fn identify(&mut self, topics: HashMap<String, String>) {
+        self.database.lock().unwrap().topics = topics;
     }
 
     fn claim(&mut self, partitions: &[TopicPartition]) -> Result<Vec<Option<i64>>, Fault> {
@@ -310,6 +316,28 @@ fn a_batch_that_takes_too_long_is_given_up_at_a_stop() {
     await_rows(&database, 990);
     end(engine);
     assert_eq!(sorted(database.lock().unwrap().rows.clone()), good(1_000));
+}
+
+#[test]
+fn a_topic_made_anew_is_told_by_its_id() {
+    let Some(mut bench) = Bench::new("anew") else { return };
+    let spec = bench.copier(2);
+    let input = format!("{}-in", spec.group);
+    let told = |bench: &Bench| {
+        bench.produce(&input, 2, 1..51);
+        let database = Arc::new(Mutex::new(Database::default()));
+        let engine = start(bench.config(), spec.clone(), &database, OffsetsIn::Store);
+        await_rows(&database, 50);
+        end(engine);
+        let database = database.lock().unwrap();
+        assert_eq!(database.rows.len(), 50);
+        assert_eq!(database.topics.len(), 1, "{:?}", database.topics);
+        database.topics[&input].clone()
+    };
+    let first = told(&bench);
+    bench.recreate(&input, 2);
+    let second = told(&bench);
+    assert!(first.len() >= 22 && second.len() >= 22 && first != second, "{first} {second}");
 }
 
 #[test]

@@ -1,3 +1,4 @@
+use std::collections::HashMap;
 use std::fmt;
 
 use crate::{Batch, Outputs, Record, TopicPartition, Verdicts};
@@ -94,8 +95,15 @@ pub enum OffsetsIn {
 pub trait Sink: Send {
     fn offsets_in(&self) -> OffsetsIn;
 
+    /// Says before a claim which ids its topics have now, by name; of a topic that is not named it is not known. A store
+    /// that keeps offsets keeps the ids with them: of a topic made anew they say nothing.
+    fn identify(&mut self, topics: HashMap<String, String>) {
+        let _ = topics;
+    }
+
     /// Takes the partitions over, shutting out their earlier owner. For each, in order, the next offset to
-    /// read, or `None` where the store has none (always `None` with [`OffsetsIn::Kafka`]).
+    /// read, or `None` where the store has none (always `None` with [`OffsetsIn::Kafka`]). A fatal fault where the
+    /// store's offset is of another topic of that name.
     fn claim(&mut self, partitions: &[TopicPartition]) -> Result<Vec<Option<i64>>, Fault>;
 
     /// The first offset of partitions whose [`Sink::claim`] found none, chosen by `--start-from`.

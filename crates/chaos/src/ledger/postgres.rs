@@ -51,7 +51,7 @@ pub fn put_offsets(client: &mut Client, pipeline: &str, offsets: &Offsets) -> Re
     for ((topic, partition), next) in offsets {
         client.execute(
             "INSERT INTO fhirehose.sink_offsets AS o (pipeline, topic, part, epoch, next_off) VALUES ($1, $2, $3, 1, $4)
-             ON CONFLICT (pipeline, topic, part) DO UPDATE SET epoch = o.epoch + 1, next_off = $4, updated_at = now()",
+             ON CONFLICT (pipeline, topic, part) DO UPDATE SET epoch = o.epoch + 1, next_off = $4, topic_id = NULL, updated_at = now()",
             &[&pipeline, &&**topic, partition, next],
         )?;
     }

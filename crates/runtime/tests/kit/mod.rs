@@ -74,6 +74,23 @@ impl Bench {
         topic
     }
 
+    /// Deletes a topic and makes it anew, empty.
+    pub fn recreate(&self, topic: &str, partitions: i32) {
+        let options = AdminOptions::new().operation_timeout(Some(Duration::from_secs(30)));
+        self.runtime.block_on(self.admin.delete_topics(&[topic], &options)).unwrap();
+        let new = NewTopic::new(topic, partitions, TopicReplication::Fixed(1));
+        let begun = Instant::now();
+        // Until the brokers have let go of it, it exists.
+        loop {
+            let made = self.runtime.block_on(self.admin.create_topics([&new], &options)).unwrap();
+            if made.iter().all(Result::is_ok) {
+                return;
+            }
+            assert!(begun.elapsed() < Duration::from_secs(30), "{made:?}");
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+
     /// Everything a copier needs: topics `in` and `out`, a dead-letter topic.
     pub fn copier(&mut self, partitions: i32) -> Spec {
         let (input, output) = (self.topic("in", partitions, &[]), self.topic("out", partitions, &[]));
