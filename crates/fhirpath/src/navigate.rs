@@ -26,6 +26,10 @@ pub(crate) fn member<'a>(item: &Item<'a>, name: &str, out: Found<'_, 'a>) {
 pub(crate) fn element<'a>(item: &Item<'a>, name: &str, defined: Type, out: Found<'_, 'a>) {
     let Item::Node(node) = item else { return made(item, name, out) };
     if let Some(object) = node.object() {
+        // What is defined under that name is no choice.
+        if defined != Type::UNKNOWN && !object.is_underscored() {
+            return object.get(name).into_iter().for_each(|value| each_of(value, defined, out));
+        }
         let (mut value, mut extra, mut of) = (None, None, Type::UNKNOWN);
         let mut exact = false;
         for (suffix, underscore, found) in object.starting(name) {

@@ -80,16 +80,15 @@ impl Type {
 
     /// The type that stands behind the name of a choice element: `Quantity` of `valueQuantity`.
     pub(crate) fn of_choice(suffix: &str) -> Option<Type> {
-        let first = suffix.bytes().next()?;
+        let (first, rest) = suffix.as_bytes().split_first()?;
         if !first.is_ascii_uppercase() {
             return None;
         }
-        let same = |known: &str| {
-            known.len() == suffix.len()
-                && known[1..] == suffix[1..]
-                && known.as_bytes()[0].eq_ignore_ascii_case(&first)
+        // Lengths tell most of them apart.
+        let same = |known: &[u8]| {
+            known.len() == suffix.len() && known[1..] == *rest && known[0].eq_ignore_ascii_case(first)
         };
-        let at = TYPES.iter().position(|(known, _)| !known.is_empty() && suffix.is_ascii() && same(known))?;
+        let at = TYPES.iter().position(|(known, _)| same(known.as_bytes()))?;
         u8::try_from(at).ok().map(Type)
     }
 

@@ -20,7 +20,8 @@ pub struct Tape {
 #[derive(Clone, Copy)]
 pub(crate) struct Node {
     tag: Tag,
-    /// Of a key how its text begins, so that other keys are told apart without a look at the text.
+    /// Of a key how its text begins, so that other keys are told apart without a look at the text; of an object
+    /// [`UNDERSCORED`] where one of its keys begins so.
     mark: Mark,
     /// Container: the node after its last. Key, string, number: start of the text.
     a: u32,
@@ -38,6 +39,9 @@ impl Node {
         Node { tag: Tag::Key, mark: Mark::of(text.as_bytes()), a: start, b: position(text.len()) }
     }
 }
+
+/// An object with a key that begins with `_`.
+const UNDERSCORED: Mark = Mark([b'_', 0, 0]);
 
 /// The first three bytes of a text; zeros behind a shorter one.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
@@ -137,7 +141,17 @@ impl Tape {
     /// The key of the next value of an object.
     pub fn key(&mut self, key: &str) {
         let start = self.copy(key);
-        self.nodes.push(Node::key(start, key));
+        self.push_key(Node::key(start, key));
+    }
+
+    fn push_key(&mut self, key: Node) {
+        let Mark([first, ..]) = key.mark;
+        if first == b'_'
+            && let Some(object) = self.open.last().and_then(|&at| self.nodes.get_mut(at as usize))
+        {
+            object.mark = UNDERSCORED;
+        }
+        self.nodes.push(key);
     }
 
     pub fn string(&mut self, value: &str) {

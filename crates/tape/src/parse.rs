@@ -170,7 +170,7 @@ impl Parser<'_> {
         let (start, len) = self.string()?;
         let text = self.tape.text.as_bytes().get(start as usize..).unwrap_or_default();
         let mark = Mark::of(text.get(..len as usize).unwrap_or_default());
-        self.tape.nodes.push(Node { tag: Tag::Key, mark, a: start, b: len });
+        self.tape.push_key(Node { tag: Tag::Key, mark, a: start, b: len });
         self.white();
         if self.peek() != b':' {
             return self.expected("':'");

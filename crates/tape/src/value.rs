@@ -1,7 +1,7 @@
 use smallvec::SmallVec;
 use wide::u8x16;
 
-use crate::{Mark, Node, Start, Tag, Tape};
+use crate::{Mark, Node, Start, Tag, Tape, UNDERSCORED};
 
 /// What a [`Value`] is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -127,6 +127,12 @@ impl<'t> Value<'t> {
             }
         }
         None
+    }
+
+    /// Whether an object has a key that begins with `_`, as FHIR's JSON has beside primitives that carry more than
+    /// their value.
+    pub fn is_underscored(self) -> bool {
+        self.node().mark == UNDERSCORED
     }
 
     /// The members of an object, in order, whose keys start with `name`, or with `_` and `name`: what their keys
