@@ -54,6 +54,9 @@ impl Tape {
     }
 }
 
+/// So many keys are compared with each other.
+const FEW: usize = 8;
+
 /// What reads gives `None` where it fails, and says why in `error`: that keeps results small.
 struct Parser<'p> {
     tape: &'p mut Tape,
@@ -287,7 +290,7 @@ impl Parser<'_> {
     fn bury_duplicates(&mut self) {
         let Some(&object) = self.tape.open.last() else { return };
         let members = self.tape.nodes[object as usize].b;
-        if members < 2 {
+        if members < 2 || (members as usize <= FEW && self.differ(object)) {
             return;
         }
         // A sieve tells at once that the keys of a usual object differ; only when it cannot are they sorted.
@@ -317,6 +320,19 @@ impl Parser<'_> {
             self.tape.nodes[at as usize].tag = Tag::DeadKey;
         }
         self.tape.nodes[object as usize].b -= position(dead.len());
+    }
+
+    /// Whether the few keys of an object differ in beginning or length, as most do.
+    fn differ(&self, object: u32) -> bool {
+        let (mut seen, mut count, mut at) = ([0; FEW], 0, object + 1);
+        while let Some(key) = self.tape.nodes.get(at as usize) {
+            let told = u64::from(key.mark.word()) | u64::from(key.b) << 32;
+            let (before, rest) = seen.split_at_mut(count.min(FEW));
+            let Some(place) = rest.first_mut().filter(|_| !before.contains(&told)) else { return false };
+            (*place, count) = (told, count + 1);
+            at = self.next(at + 1);
+        }
+        true
     }
 
     fn key_text(&self, key: Node) -> &str {
