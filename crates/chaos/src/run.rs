@@ -131,10 +131,7 @@ impl Harness {
             env.push(("FHIREHOSE__RUNTIME__START_FROM".into(), "earliest".into()));
         }
         let mut fleet = Fleet::new(&self.world.root, &dir, env)?;
-        for instance in ["a", "b"] {
-            fleet.start(processor, instance, &Setting::default())?;
-        }
-        fleet.await_ready(READY).context("before the load")?;
+        start_both(&mut fleet, processor, &Setting::default()).context("before the load")?;
         let mut first = None;
         if let Some(between) = plan.cell.fault.between {
             first = Some(self.under_load(plan, flow, &*live, &mut fleet).context("the first load")?);
@@ -143,10 +140,8 @@ impl Harness {
             live = flow.open(&self.world, &run).context("opening the flow again")?;
             fleet.processes.clear();
             let once = vec![("FHIREHOSE__RUNTIME__START_FROM".into(), "earliest".into())];
-            for instance in ["a", "b"] {
-                fleet.start(processor, instance, &Setting { once: once.clone(), ..Setting::default() })?;
-            }
-            fleet.await_ready(READY).context("before the second load")?;
+            let setting = Setting { once, ..Setting::default() };
+            start_both(&mut fleet, processor, &setting).context("before the second load")?;
         }
         let found = self.under_load(plan, flow, &*live, &mut fleet);
         let found = found.map(|found| first.into_iter().fold(found, Found::with));
@@ -237,6 +232,13 @@ impl Harness {
         }
         Ok(Found { records, recovery, met, violations })
     }
+}
+
+fn start_both(fleet: &mut Fleet, processor: &str, setting: &Setting) -> Result<()> {
+    for instance in ["a", "b"] {
+        fleet.start(processor, instance, setting)?;
+    }
+    fleet.await_ready(READY)
 }
 
 /// Brings the moment about, strikes, and heals.

@@ -283,7 +283,7 @@ impl Reader {
 
     /// Ids of the topics of these partitions, by name; empty where the brokers have none.
     pub(crate) fn topic_ids(&self, partitions: &[TopicPartition]) -> Result<HashMap<String, String>, Fault> {
-        topic_ids(self.consumer.client().native_ptr(), &partitions.iter().map(|at| &*at.topic).collect())
+        topic_ids(self.consumer.client(), &partitions.iter().map(|at| &*at.topic).collect())
     }
 
     /// The group's committed offsets, stable: offsets in open transactions are waited for. `None` where the

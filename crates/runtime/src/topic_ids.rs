@@ -10,10 +10,11 @@ use std::time::Duration;
 
 use fhirehose_stream::Fault;
 use rdkafka::bindings as native;
-use rdkafka::types::{RDKafka, RDKafkaErrorCode, RDKafkaRespErr};
+use rdkafka::client::{Client, ClientContext};
+use rdkafka::types::{RDKafkaErrorCode, RDKafkaRespErr};
 
 /// How long the brokers may take.
-const ASK: Duration = Duration::from_secs(10);
+const ASK: Duration = Duration::from_secs(5);
 
 /// Something of librdkafka's that is ours to end.
 struct Owned<T>(NonNull<T>, unsafe extern "C" fn(*mut T));
@@ -36,11 +37,12 @@ impl<T> Drop for Owned<T> {
 }
 
 /// The ids of these topics, by name, in the form in which Kafka's tools show them. Empty where the brokers are too old
-/// to have any. The client must live as long as the call.
-pub(crate) fn topic_ids(
-    client: *mut RDKafka,
+/// to have any.
+pub(crate) fn topic_ids<C: ClientContext>(
+    client: &Client<C>,
     topics: &BTreeSet<&str>,
 ) -> Result<HashMap<String, String>, Fault> {
+    let client = client.native_ptr();
     let names = topics.iter().map(|topic| CString::new(*topic)).collect::<Result<Vec<_>, _>>();
     let names = names.map_err(|_| Fault::fatal("the name of a topic holds a zero byte"))?;
     let mut pointers: Vec<*const c_char> = names.iter().map(|name| name.as_ptr()).collect();
