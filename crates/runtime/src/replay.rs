@@ -1,4 +1,5 @@
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use fhirehose_stream::{Batch, Fault, Record, TopicPartition};
@@ -11,6 +12,7 @@ use crate::clients::{Clients, Logged};
 use crate::partitions::{Names, list_with_offsets, transient};
 use crate::reader::ASK;
 use crate::stop::Stop;
+use crate::topic_ids::topic_ids;
 
 /// Reads topics whole, outside of any group: tables at start and after, changelogs at assignment.
 pub(crate) struct Replay {
@@ -33,6 +35,11 @@ impl Replay {
             names: Names::default(),
             record: Batch::default(),
         })
+    }
+
+    /// Ids of these topics, by name; empty where the brokers have none.
+    pub(crate) fn topic_ids(&self, topics: &[Arc<str>]) -> Result<HashMap<String, String>, Fault> {
+        topic_ids(self.committed.client(), &topics.iter().map(|topic| &**topic).collect())
     }
 
     pub(crate) fn partitions_of(&self, topic: &str) -> Result<Vec<i32>, Fault> {

@@ -34,6 +34,7 @@ impl Tables {
             return Ok(None);
         }
         let replay = Replay::new(clients, &format!("{group}.tables"))?;
+        processor.identify(replay.topic_ids(topics)?);
         let next = processor.table_start().into_iter().collect();
         let mut tables = Tables { topics: topics.to_vec(), replay, next, saved: Instant::now() };
         tables.catch_up(processor, stop, &mut || Ok(()))?;

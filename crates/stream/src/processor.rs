@@ -52,6 +52,12 @@ pub trait Processor: Send {
         Ok(())
     }
 
+    /// Says before [`Processor::table_start`] which ids the table topics have, by name; of a topic that is not named it is
+    /// not known. A snapshot is of topics, not of names: one that was made anew begins anew.
+    fn identify(&mut self, topics: HashMap<String, String>) {
+        let _ = topics;
+    }
+
     /// Where to begin reading the table topics: the next offsets of a snapshot the processor has loaded, empty
     /// to read them whole. Called once, before any `table`.
     fn table_start(&mut self) -> Vec<(TopicPartition, i64)> {

@@ -8,7 +8,7 @@ mod pending;
 mod resource;
 mod snapshots;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -41,6 +41,8 @@ pub struct Enrich {
     schemas: Arc<dyn SchemaSource + Send + Sync>,
     pending_topic: Arc<str>,
     saved: Option<Saved>,
+    /// Names and ids of the table topics, a line each.
+    topics: String,
     store: ReferenceStore,
     room: WaitingRoom<Pending>,
     owned: BTreeSet<TopicPartition>,
@@ -81,12 +83,18 @@ impl Enrich {
             schemas,
             pending_topic: PENDING.into(),
             saved,
+            topics: String::new(),
             store: ReferenceStore::default(),
             room: WaitingRoom::default(),
             owned: BTreeSet::new(),
             tape: Tape::new(),
             row: Tape::new(),
         })
+    }
+
+    /// What a saved store is of: one of another declaration, or of other topics, is not read.
+    fn declaration(&self) -> String {
+        self.snapshots.declaration() + &self.topics
     }
 
     fn one(&mut self, record: Record<'_>, out: &mut Outputs) -> Result<Verdict, Fault> {
@@ -216,9 +224,14 @@ impl Processor for Enrich {
         self.room.retain(|at| self.owned.contains(at));
     }
 
+    fn identify(&mut self, topics: HashMap<String, String>) {
+        let sorted: BTreeMap<_, _> = topics.into_iter().collect();
+        self.topics = sorted.into_iter().map(|(name, id)| format!("{name}={id}\n")).collect();
+    }
+
     fn table_start(&mut self) -> Vec<(TopicPartition, i64)> {
         let Some(saved) = &self.saved else { return Vec::new() };
-        let declaration = self.snapshots.declaration();
+        let declaration = self.declaration();
         // Without a usable snapshot the store is read from the topics: slower, and the same.
         match fhirehose_state::load(&saved.path, &declaration, (saved.now)(), SNAPSHOT_MAX_SECONDS) {
             Ok((store, offsets)) => {
@@ -231,14 +244,8 @@ impl Processor for Enrich {
 
     fn checkpoint(&mut self, table_next: &[(TopicPartition, i64)]) -> Result<(), Fault> {
         let Some(saved) = &self.saved else { return Ok(()) };
-        fhirehose_state::save(
-            &saved.path,
-            &self.store,
-            table_next,
-            &self.snapshots.declaration(),
-            (saved.now)(),
-        )
-        .map_err(|error| Fault::transient(error.to_string()))
+        fhirehose_state::save(&saved.path, &self.store, table_next, &self.declaration(), (saved.now)())
+            .map_err(|error| Fault::transient(error.to_string()))
     }
 
     fn table(&mut self, record: Record<'_>) -> Result<(), Fault> {

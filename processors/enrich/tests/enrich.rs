@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -273,6 +274,24 @@ fn a_deleted_target_keeps_its_values_and_the_store_survives_a_restart() {
     let (_, out) = process(&mut other, &world.batch("fhir.observation", 9, "a", "o1", Some(HEART_RATE)));
     let emitted = world.read(&out);
     assert_eq!(emitted[0].columns.as_ref().unwrap()["subject_name"], "Amna Osman");
+}
+
+#[test]
+fn what_was_saved_of_a_topic_that_was_made_anew_is_not_read() {
+    let world = World::new();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("references");
+    let start = |id: &str| {
+        let mut enrich = world.enrich(Some(&path));
+        enrich.identify(HashMap::from([("fhir.patient".to_owned(), id.to_owned())]));
+        let start = enrich.table_start();
+        enrich.checkpoint(&[(partition("fhir.patient"), 9)]).unwrap();
+        start
+    };
+    assert_eq!(start("one"), []);
+    assert_eq!(start("one"), [(partition("fhir.patient"), 9)]);
+    assert_eq!(start("another"), []);
+    assert_eq!(start("another"), [(partition("fhir.patient"), 9)]);
 }
 
 #[test]
