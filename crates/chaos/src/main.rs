@@ -97,7 +97,7 @@ const LONG: Duration = Duration::from_secs(3 * 3_600);
 /// After this time the quick profile begins no more runs: it is to end within ten minutes.
 const QUICK: Duration = Duration::from_secs(9 * 60);
 /// It runs unoptimized on whatever machine tests run on, where 30 seconds prove nothing about the product: there it
-/// judges that partitions move, and the long one when.
+/// judges that partitions move and processes stop, and the long one when.
 const QUICK_PATIENCE: u32 = 3;
 
 fn main() -> ExitCode {

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, anyhow};
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 
-use crate::faults::{Field, READY};
+use crate::faults::{Field, READY, STOPS_WITHIN};
 use crate::flow::{Begin, Flow, Halt, Live, Run};
 use crate::health;
 use crate::ledger::{Breaches, Invariant, Violation};
@@ -47,7 +47,7 @@ pub struct Harness {
     pub rate: f64,
     /// The load goes on for so long, at least.
     pub seconds: u64,
-    /// Partitions have so many times the fault's time to move again in.
+    /// Partitions have so many times the fault's time to move again in, and processes so many times theirs to stop.
     pub patience: u32,
 }
 
@@ -123,6 +123,8 @@ impl Harness {
         let state = dir.join("state");
         std::fs::create_dir_all(&state)?;
         env.push(("FHIREHOSE__RUNTIME__STATE_DIR".into(), state.display().to_string()));
+        let stop = STOPS_WITHIN * self.patience;
+        env.push(("FHIREHOSE__RUNTIME__STOP_TIMEOUT_MS".into(), stop.as_millis().to_string()));
         env.extend(planted.map(|bug| ("FHIREHOSE_PLANTED_BUG".to_owned(), bug.to_owned())));
         // The flow `whole` runs every processor in each of its processes, over all there is: its stack is its own.
         let mut processor = name;
@@ -184,6 +186,7 @@ impl Harness {
                 fleet,
                 victim: None,
                 breaches: Breaches::default(),
+                patience: self.patience,
                 met: true,
             };
             let loader = || scope.spawn(|| live.load(&loading));
@@ -218,7 +221,7 @@ impl Harness {
         let (recovery, met, mut breaches) = struck?;
         let records = records.transpose()?.transpose().context("the load")?.unwrap_or(0);
         health::pages(fleet, &self.canaries, &mut breaches);
-        stop(fleet, &mut breaches);
+        stop(fleet, self.patience, &mut breaches);
         let dir = fleet.processes.first().and_then(|process| process.log.parent()).context("no log")?;
         health::logs(dir, &self.canaries, &mut breaches)?;
         let watched = watched.into_inner().map_err(|_| anyhow!("the watcher panicked"))?;
@@ -374,12 +377,11 @@ fn left(consumer: &BaseConsumer, live: &dyn Live) -> Result<Vec<String>> {
 }
 
 /// All processes stop cleanly in time.
-fn stop(fleet: &mut Fleet, breaches: &mut Breaches) {
-    const WITHIN: Duration = Duration::from_secs(10);
+fn stop(fleet: &mut Fleet, patience: u32, breaches: &mut Breaches) {
     match fleet.stop() {
         Ok(times) => {
             for (process, time) in fleet.processes.iter().zip(times) {
-                if time > WITHIN {
+                if time > STOPS_WITHIN * patience {
                     let which = format!("{} {time:?}", process.instance);
                     breaches.add(Invariant::I10, "took too long to stop", which);
                 }

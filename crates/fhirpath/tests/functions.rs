@@ -151,3 +151,16 @@ fn errors_point_at_their_line() {
         "arithmetic on values of kinds that do not fit (line 2, column 15)\n  \tfamily = 'é' + 1 or use = 'x')\n  \t             ^"
     );
 }
+
+#[test]
+fn the_text_of_a_decimal_has_digits_on_both_sides_of_its_point_and_no_exponent() {
+    all(&[
+        ("'-1.50'.toDecimal()", "-1.50"),
+        ("'+007'.toDecimal()", "7"),
+        (
+            "('7e5' | '1.' | '.5' | '+-5' | '1.5.2' | '' | ' 1').select(convertsToDecimal()).distinct()",
+            "false",
+        ),
+        ("'7e5'.toDecimal()", ""),
+    ]);
+}

@@ -142,6 +142,8 @@ pub struct Runtime {
     pub transaction_timeout_ms: u64,
     /// How long a commit may go without an answer; it is then looked up before anything else is done.
     pub commit_timeout_ms: u64,
+    /// How long workers may take to stop, of which a store's batch has three fifths; then the process ends all the same.
+    pub stop_timeout_ms: u64,
     /// Folder for snapshots that make starts faster; nothing in it is needed.
     pub state_dir: Option<PathBuf>,
     /// Compression of what is produced: `lz4`, `zstd`, `gzip`, `snappy` or `none`.
@@ -235,6 +237,7 @@ impl Default for Runtime {
             session_timeout_ms: 15_000,
             transaction_timeout_ms: 12_000,
             commit_timeout_ms: 10_000,
+            stop_timeout_ms: 10_000,
             state_dir: None,
             compression: "lz4".into(),
         }
@@ -292,6 +295,9 @@ impl Config {
         }
         if runtime.commit_timeout_ms == 0 || runtime.commit_timeout_ms > runtime.transaction_timeout_ms {
             wrong.push("runtime.commit_timeout_ms must be 1 to runtime.transaction_timeout_ms".into());
+        }
+        if runtime.stop_timeout_ms == 0 {
+            wrong.push("runtime.stop_timeout_ms must be at least 1".into());
         }
         if !(0.0..=1.0).contains(&self.breaker.share) {
             wrong.push("breaker.share must be 0 to 1".into());

@@ -24,10 +24,6 @@ use crate::worker::Worker;
 const STEADY: Duration = Duration::from_secs(60);
 /// Topics that were made a moment ago are known to every broker after this time.
 const SETTLED: Duration = Duration::from_secs(5);
-/// How long workers may take to finish what they are at; then stores are asked to give it up.
-const FINISHING: Duration = Duration::from_secs(6);
-/// How long workers may take to stop.
-const STOPPING: Duration = Duration::from_secs(10);
 
 /// Why the engine did not start, or did not end well.
 #[derive(Debug, thiserror::Error)]
@@ -128,7 +124,7 @@ impl Engine {
             }
         }
         self.watch(&statuses, &workers, &admin);
-        let failed = ended(workers);
+        let failed = ended(workers, Duration::from_millis(self.config.runtime.stop_timeout_ms));
         admin.stop();
         tracing::info!("stopped");
         if failed.is_empty() { Ok(()) } else { Err(StartError::Failed(failed.into_iter().collect())) }
@@ -214,21 +210,21 @@ impl Engine {
     }
 }
 
-/// Waits for the workers; tells of each that failed or does not end. What a store does not finish in time is
-/// interrupted, and so undone before the process ends: a database left in the middle of a statement would see only
+/// Waits for the workers; tells of each that failed or does not end. What a store does not finish in three fifths of the
+/// time is interrupted, and so undone before the process ends: a database left in the middle of a statement would see only
 /// after it that nobody is there, and hold its locks until then.
-fn ended(workers: Vec<Working>) -> BTreeSet<String> {
+fn ended(workers: Vec<Working>, limit: Duration) -> BTreeSet<String> {
     let begun = Instant::now();
-    await_all(&workers, begun + FINISHING);
+    await_all(&workers, begun + limit * 3 / 5);
     for worker in workers.iter().filter(|worker| !worker.thread.is_finished()) {
         interrupt(worker);
     }
-    await_all(&workers, begun + STOPPING);
+    await_all(&workers, begun + limit);
     let mut failed = BTreeSet::new();
     for worker in workers {
         let name = worker.thread.thread().name().unwrap_or_default().to_owned();
         if !worker.thread.is_finished() {
-            failed.insert(format!("{name} did not stop within {} s", STOPPING.as_secs()));
+            failed.insert(format!("{name} did not stop within {limit:?} (runtime.stop_timeout_ms)"));
         } else if let Ok(result) = worker.thread.join() {
             failed.extend(result);
         } else {

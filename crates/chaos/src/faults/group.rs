@@ -73,7 +73,7 @@ pub fn storm(field: &mut Field<'_>) -> Result<()> {
 /// of the rebalance, which holds that up until it is over.
 pub fn lingering(field: &mut Field<'_>) -> Result<()> {
     const VISITS: u32 = 5;
-    let lingers = [("LINGER_MS", "4000"), ("BATCH_MAX_RECORDS", "15000"), ("BATCH_MAX_BYTES", "67108864")];
+    let lingers = [("LINGER_MS", "4000"), ("BATCH_MAX_RECORDS", "8000"), ("BATCH_MAX_BYTES", "67108864")];
     let env = lingers.map(|(name, value)| (format!("FHIREHOSE__RUNTIME__{name}"), value.to_owned()));
     let setting = Setting { env: env.into(), ..Setting::default() };
     replace_all(field, &setting)?;

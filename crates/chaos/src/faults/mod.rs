@@ -28,8 +28,8 @@ const PASSED_WITHIN: Duration = Duration::from_secs(40);
 const PUSHED_AFTER: Duration = Duration::from_secs(5);
 /// How often processes are looked after.
 const TEND: Duration = Duration::from_millis(50);
-/// A clean stop ends within this time.
-const STOPS_WITHIN: Duration = Duration::from_secs(10);
+/// A clean stop ends within this time, times the harness's patience.
+pub const STOPS_WITHIN: Duration = Duration::from_secs(10);
 /// How long a process may take until it is ready.
 pub const READY: Duration = Duration::from_secs(60);
 
@@ -44,6 +44,8 @@ pub struct Field<'a> {
     pub fleet: &'a mut Fleet,
     pub victim: Option<usize>,
     pub breaches: Breaches,
+    /// Things may take so many times as long.
+    pub patience: u32,
     /// Whether an armed fault point was passed; true where none is.
     pub met: bool,
 }
@@ -131,7 +133,7 @@ impl Field<'_> {
         let stopped = process.stop();
         let which = process.instance.clone();
         match stopped {
-            Ok(time) if time <= STOPS_WITHIN => {}
+            Ok(time) if time <= STOPS_WITHIN * self.patience => {}
             Ok(time) => {
                 self.breaches.add(Invariant::I10, "took too long to stop", format!("{which} {time:?}"));
             }

@@ -13,7 +13,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 /// How long a clean stop may take before the process counts as hung.
-const STOP_LIMIT: Duration = Duration::from_secs(30);
+const STOP_LIMIT: Duration = Duration::from_secs(45);
 
 /// One process of the product, by whichever pid it runs at the moment.
 pub struct Process {

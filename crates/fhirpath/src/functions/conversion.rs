@@ -77,10 +77,20 @@ fn to_integer<'a>(item: &Item<'a>) -> Option<Item<'a>> {
 fn to_decimal<'a>(item: &Item<'a>) -> Option<Item<'a>> {
     match item {
         Item::Boolean(value) => Some(Item::Decimal(i64::from(*value).into())),
-        Item::String(text) if text.starts_with(|c: char| c.is_ascii_digit() || c == '-' || c == '+') => {
+        Item::String(text) if is_decimal(text) => {
             exact(text.strip_prefix('+').unwrap_or(text)).map(Item::Decimal)
         }
         number => number.as_decimal().map(Item::Decimal),
+    }
+}
+
+/// `(\+|-)?\d+(\.\d+)?`, as the specification has it: no exponent.
+fn is_decimal(text: &str) -> bool {
+    let digits = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+    let unsigned = text.strip_prefix(['+', '-']).unwrap_or(text);
+    match unsigned.split_once('.') {
+        Some((whole, fraction)) => digits(whole) && digits(fraction),
+        None => digits(unsigned),
     }
 }
 
