@@ -30,7 +30,7 @@ impl Process {
     }
 
     pub fn is_alive(self) -> bool {
-        Stat::read(self.pid).is_some_and(|stat| stat.started == self.started && stat.state != 'Z')
+        Stat::read(self.pid).is_some_and(|stat| stat.started == self.started && stat.runs())
     }
 
     /// Seconds since it started.
@@ -148,10 +148,16 @@ fn proportional_kib(pid: u32) -> u64 {
 struct Stat {
     state: char,
     parent: u32,
+    threads: u32,
     started: u64,
 }
 
 impl Stat {
+    /// Of a process that is killed the first thread may be gone while others still hold its ports.
+    fn runs(&self) -> bool {
+        self.state != 'Z' || self.threads > 1
+    }
+
     fn read(pid: u32) -> Option<Stat> {
         let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
         // The name in parentheses may hold blanks and parentheses itself: fields count from the last ')'.
@@ -159,6 +165,7 @@ impl Stat {
         Some(Stat {
             state: fields.first()?.chars().next()?,
             parent: fields.get(1)?.parse().ok()?,
+            threads: fields.get(17)?.parse().ok()?,
             started: fields.get(19)?.parse().ok()?,
         })
     }
