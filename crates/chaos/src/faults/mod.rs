@@ -167,30 +167,47 @@ impl Field<'_> {
         self.replace(victim, &Setting { once, ..Setting::default() })
     }
 
-    /// Waits until the victim has passed its fault point. After a while the others are stopped for a moment, so
-    /// that the victim gets all there is to do; when they come again, it must give some of it up.
+    /// Waits until the victim has passed its fault point. After a while it gets all there is to do, for the other leaves
+    /// until it has; a point that is passed when the group changes is met by the other's leaving and coming again.
     pub fn await_point(&mut self, point: &str) -> Result<bool> {
-        let told = format!("faultpoint {point} ");
-        let begun = Instant::now();
-        let mut pushed = false;
-        loop {
-            let passed = !self.victim()?.lines_with(&told)?.is_empty();
-            if passed || begun.elapsed() > PASSED_WITHIN {
-                self.note(&format!("{point} {}", if passed { "passed" } else { "was not passed" }));
-                self.met = passed;
-                if !passed {
-                    // What is armed would strike later, when nobody looks.
-                    let victim = self.victim()?;
-                    victim.kill()?;
-                    victim.restart()?;
+        let until = Instant::now() + PASSED_WITHIN;
+        let of_group = matches!(point.rsplit('.').next(), Some("revoking" | "restoring" | "claimed"));
+        let by_itself = if point.ends_with(".revoking") { Duration::ZERO } else { PUSHED_AFTER };
+        let mut passed = self.passes(point, Instant::now() + by_itself)?;
+        while !passed && !self.victim()?.ready() && Instant::now() < until {
+            self.pause(TEND)?;
+        }
+        if !passed {
+            passed = match self.fleet.processes.len() > 1 {
+                true if of_group => {
+                    let other = 1 - self.victim_index();
+                    self.replace(other, &Setting::default())?;
+                    self.passes(point, until)?
                 }
-                return Ok(passed);
+                true => self.alone(|field| field.passes(point, until))?,
+                false => self.passes(point, until)?,
+            };
+        }
+        self.note(&format!("{point} {}", if passed { "passed" } else { "was not passed" }));
+        self.met = passed;
+        if !passed {
+            // What is armed would strike later, when nobody looks.
+            let victim = self.victim()?;
+            victim.kill()?;
+            victim.restart()?;
+        }
+        Ok(passed)
+    }
+
+    /// Whether the victim passes its fault point until then.
+    fn passes(&mut self, point: &str, until: Instant) -> Result<bool> {
+        let told = format!("faultpoint {point} ");
+        loop {
+            if !self.victim()?.lines_with(&told)?.is_empty() {
+                return Ok(true);
             }
-            let ripe = begun.elapsed() > PUSHED_AFTER || point.ends_with(".revoking");
-            if !pushed && ripe && self.fleet.processes.len() > 1 && self.victim()?.ready() {
-                let other = 1 - self.victim_index();
-                self.replace(other, &Setting::default())?;
-                pushed = true;
+            if Instant::now() > until {
+                return Ok(false);
             }
             self.pause(TEND)?;
         }
@@ -198,7 +215,7 @@ impl Field<'_> {
 
     /// The other instance leaves for as long as `meanwhile` takes, so that the victim has all there is to do; then it
     /// joins again, and the victim must give up half of it.
-    pub fn alone(&mut self, meanwhile: impl FnOnce(&mut Self) -> Result<()>) -> Result<()> {
+    pub fn alone<R>(&mut self, meanwhile: impl FnOnce(&mut Self) -> Result<R>) -> Result<R> {
         let victim = self.victim_index();
         let other = 1 - victim;
         self.stop(other)?;
