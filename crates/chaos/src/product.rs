@@ -4,6 +4,7 @@ use std::fs;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -75,7 +76,7 @@ impl Fleet {
 
     /// Starts one more process, which goes to the end of `processes`; its log is `<dir>/<instance>.log`.
     pub fn start(&mut self, processor: &str, instance: &str, setting: &Setting) -> Result<&mut Process> {
-        let listen = TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string();
+        let listen = free_address()?;
         let mut command = self.command();
         command
             .args(["run", processor, "--instance", instance, "--listen", &listen])
@@ -126,6 +127,19 @@ impl Fleet {
         self.processes.iter().try_for_each(|process| process.signal("TERM"))?;
         self.processes.iter_mut().map(Process::await_end).collect()
     }
+}
+
+/// An address for a process, now and when it starts again: of ports that the system gives to no client.
+fn free_address() -> Result<String> {
+    const FIRST: u16 = 10_000;
+    const COUNT: u16 = 10_000;
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let start = (std::process::id() % u32::from(COUNT)) as u16;
+    (0..COUNT)
+        .map(|_| FIRST + (start + NEXT.fetch_add(1, Ordering::Relaxed) % COUNT) % COUNT)
+        .map(|port| format!("127.0.0.1:{port}"))
+        .find(|address| TcpListener::bind(address).is_ok())
+        .context("no port is free for a process of the product")
 }
 
 /// The binary `FHIREHOSE_BINARY` names, or the one beside this program.
