@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 use ureq::Agent;
 
@@ -46,6 +46,10 @@ impl Search {
         for ids in ids.chunks(PAGE) {
             let answer = self.post(&format!("{index}/_mget"), &json!({"ids": ids}))?;
             let docs = answer["docs"].as_array().context("an answer without documents")?;
+            // Of an index whose shards are on their way back nothing is known.
+            if let Some(error) = docs.iter().find_map(|doc| doc.get("error")) {
+                bail!("documents that cannot be asked for: {}", error["type"]);
+            }
             found.extend(docs.iter().filter_map(document));
         }
         Ok(found)
