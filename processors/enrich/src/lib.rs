@@ -6,10 +6,10 @@
 mod columns;
 mod pending;
 mod resource;
+mod saved;
 mod snapshots;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use fhirehose_codec::{FhirEnvelope, SchemaSource, split_fhir_key};
@@ -27,12 +27,11 @@ use resource::Resources;
 
 pub use columns::Columns;
 pub use pending::PENDING;
+pub use saved::Saved;
 pub use snapshots::Snapshots;
 
 /// Records re-emitted in one transaction.
 const WAKE_MAX: usize = 1_000;
-/// A snapshot must be younger than the `delete.retention.ms` of the table topics, by default one day.
-const SNAPSHOT_MAX_SECONDS: i64 = 12 * 3600;
 
 /// The processor; see the crate's first lines.
 pub struct Enrich {
@@ -48,13 +47,6 @@ pub struct Enrich {
     owned: BTreeSet<TopicPartition>,
     tape: Tape,
     row: Tape,
-}
-
-/// Where the reference store is saved, and the clock that says when.
-pub struct Saved {
-    pub path: PathBuf,
-    /// Seconds since the epoch.
-    pub now: fn() -> i64,
 }
 
 /// One version of a resource about to be emitted.
@@ -230,22 +222,17 @@ impl Processor for Enrich {
     }
 
     fn table_start(&mut self) -> Vec<(TopicPartition, i64)> {
-        let Some(saved) = &self.saved else { return Vec::new() };
         let declaration = self.declaration();
-        // Without a usable snapshot the store is read from the topics: slower, and the same.
-        match fhirehose_state::load(&saved.path, &declaration, (saved.now)(), SNAPSHOT_MAX_SECONDS) {
-            Ok((store, offsets)) => {
-                self.store = store;
-                offsets
-            }
-            Err(_) => Vec::new(),
-        }
+        let Some((store, next)) = self.saved.as_ref().and_then(|saved| saved.load(&declaration)) else {
+            return Vec::new();
+        };
+        self.store = store;
+        next
     }
 
     fn checkpoint(&mut self, table_next: &[(TopicPartition, i64)]) -> Result<(), Fault> {
         let Some(saved) = &self.saved else { return Ok(()) };
-        fhirehose_state::save(&saved.path, &self.store, table_next, &self.declaration(), (saved.now)())
-            .map_err(|error| Fault::transient(error.to_string()))
+        saved.save(&self.store, table_next, &self.declaration())
     }
 
     fn table(&mut self, record: Record<'_>) -> Result<(), Fault> {
