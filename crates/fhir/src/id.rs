@@ -18,23 +18,47 @@ pub fn id(
     key_parts: &[&str],
     discriminator: Option<&str>,
 ) -> Uuid {
-    let mut name: SmallVec<[u8; 256]> = SmallVec::new();
     let parts = [tenant, source, table_or_device].into_iter().chain(key_parts.iter().copied());
-    for part in parts.chain(discriminator) {
+    id_of(&id_name(parts.chain(discriminator)))
+}
+
+/// The name that an [`id`] is made of, from its parts in order.
+pub fn id_name<'p>(parts: impl Iterator<Item = &'p str>) -> IdName {
+    let mut name = IdName::new();
+    for part in parts {
         if !name.is_empty() {
             name.push(b'/');
         }
         percent_encode(part, &mut name);
     }
-    Uuid::new_v5(&NAMESPACE, &name)
+    name
 }
 
-fn percent_encode(part: &str, out: &mut SmallVec<[u8; 256]>) {
+/// The [`id`] of a name.
+pub fn id_of(name: &IdName) -> Uuid {
+    Uuid::new_v5(&NAMESPACE, name)
+}
+
+/// The parts of an id, percent-encoded, with `/` between them.
+pub type IdName = SmallVec<[u8; 256]>;
+
+/// Bytes that stay as they are (RFC 3986, 2.3).
+const UNRESERVED: [bool; 256] = {
+    let mut unreserved = [false; 256];
+    let mut byte = 0;
+    while byte < 128 {
+        let letter = byte as u8;
+        unreserved[byte] = letter.is_ascii_alphanumeric() || matches!(letter, b'-' | b'.' | b'_' | b'~');
+        byte += 1;
+    }
+    unreserved
+};
+
+fn percent_encode(part: &str, out: &mut IdName) {
     const HEX: &[u8; 16] = b"0123456789ABCDEF";
-    let unreserved = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~');
     let mut rest = part.as_bytes();
     while !rest.is_empty() {
-        let plain = rest.iter().position(|byte| !unreserved(byte)).unwrap_or(rest.len());
+        let plain = rest.iter().position(|byte| !UNRESERVED[usize::from(*byte)]).unwrap_or(rest.len());
         let (as_is, others) = rest.split_at(plain);
         out.extend_from_slice(as_is);
         let Some((&byte, after)) = others.split_first() else { return };

@@ -17,7 +17,8 @@ use crate::walk::{Inside, Path, Walk};
 pub(crate) type Check = Result<(), (String, Rule)>;
 
 /// Keys of the specification's invariants that are checked in Rust: here, in `walk.rs` and in `reference.rs`.
-const IN_RUST: [&str; 8] = ["ele-1", "ext-1", "ref-1", "ref-2", "qty-3", "per-1", "obs-6", "obs-7"];
+pub(crate) const IN_RUST: [&str; 8] =
+    ["ele-1", "ext-1", "ref-1", "ref-2", "qty-3", "per-1", "obs-6", "obs-7"];
 
 /// The types Rust has something to say about.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
@@ -208,10 +209,12 @@ pub(crate) fn text<'t>(value: Value<'t>, name: &str) -> Option<&'t str> {
 
 /// Whether a choice such as `value[x]` is there.
 pub(crate) fn has_choice(value: Value<'_>, base: &str) -> bool {
-    value.entries().any(|(key, _)| {
-        let rest = key.strip_prefix('_').unwrap_or(key).strip_prefix(base);
-        rest.is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_uppercase()))
-    })
+    value.entries().any(|(key, _)| is_choice(key.strip_prefix('_').unwrap_or(key), base))
+}
+
+/// Whether a name in JSON is one of the choice `base[x]`.
+pub(crate) fn is_choice(name: &str, base: &str) -> bool {
+    name.strip_prefix(base).is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_uppercase()))
 }
 
 pub(crate) fn elements<'t>(value: Value<'t>, name: &str) -> impl Iterator<Item = Value<'t>> {

@@ -6,6 +6,7 @@ mod html;
 mod id;
 mod invariants;
 mod observation;
+mod parts;
 mod primitive;
 mod reference;
 mod tables;
@@ -18,6 +19,7 @@ pub use definitions::{
     element_exists, element_repeats, element_takes, element_type, element_type_r5, required_elements,
     resource_types,
 };
-pub use id::{NAMESPACE, id};
+pub use id::{IdName, NAMESPACE, id, id_name, id_of};
+pub use parts::{ElementRules, Known, Left, left_to_judge, rules_hold};
 pub use tables::Version;
 pub use validate::{Invalid, Rule, findings, validate};

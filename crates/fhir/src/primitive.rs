@@ -38,7 +38,8 @@ fn integer(value: Value<'_>, min: i64) -> bool {
     value.as_i64().is_some_and(|n| (min..=i64::from(i32::MAX)).contains(&n))
 }
 
-fn text_fits(primitive: Primitive, text: &str) -> bool {
+/// Whether a text that is not empty has the format of a primitive that is written as a string.
+pub(crate) fn text_fits(primitive: Primitive, text: &str) -> bool {
     match primitive {
         Primitive::String | Primitive::Markdown => printable(text) && text.len() <= 1024 * 1024,
         Primitive::Xhtml => printable(text) && text.starts_with("<div") && text.ends_with("</div>"),

@@ -16,16 +16,39 @@ pub(crate) fn check(
         Some(text) => target(text, root).map_err(|rule| ("reference", rule))?,
         None => None,
     };
-    let Some(targets) = targets else { return Ok(()) };
     let stated = reference.get("type").and_then(Value::as_str);
-    let allowed = |ty: Option<&str>| ty.is_none_or(|ty| targets.contains(&ty));
-    if allowed(stated) && allowed(pointed) { Ok(()) } else { Err(("", Rule::Target)) }
+    if may_be(targets, stated) && may_be(targets, pointed) { Ok(()) } else { Err(("", Rule::Target)) }
 }
 
-/// The resource type a reference names, where it names one: `Type/id[/_history/v]`, a URL ending so, a conditional
-/// `Type?…`, or `#id` of a contained resource (invariant ref-1). `urn:` names none.
+/// Whether what a Reference says is sound and points outside of its resource, to an allowed type.
+pub(crate) fn elsewhere(text: &str, targets: Option<&[&str]>) -> bool {
+    !text.starts_with('#') && named(text).is_ok_and(|ty| may_be(targets, ty))
+}
+
+fn may_be(targets: Option<&[&str]>, ty: Option<&str>) -> bool {
+    match (targets, ty) {
+        (Some(targets), Some(ty)) => targets.contains(&ty),
+        _ => true,
+    }
+}
+
+/// The resource type a reference names, where it names one: as [`named`], or `#id` of a contained resource
+/// (invariant ref-1).
 fn target<'a>(text: &'a str, root: Value<'a>) -> Result<Option<&'a str>, Rule> {
+    let Some(fragment) = text.strip_prefix('#').filter(|fragment| solid(fragment)) else {
+        return named(text);
+    };
     let of_type = |resource: Value<'a>| resource.get("resourceType").and_then(Value::as_str);
+    if fragment.is_empty() {
+        return Ok(of_type(root));
+    }
+    let mut contained = root.get("contained").into_iter().flat_map(Value::elements);
+    let found = contained.find(|r| r.get("id").and_then(Value::as_str) == Some(fragment));
+    found.map(of_type).ok_or(Rule::Invariant("ref-1"))
+}
+
+/// `Type/id[/_history/v]`, a URL ending so, or a conditional `Type?…`. `urn:` names none.
+fn named(text: &str) -> Result<Option<&str>, Rule> {
     if !solid(text) {
         return Err(Rule::Format);
     }
@@ -34,14 +57,6 @@ fn target<'a>(text: &'a str, root: Value<'a>) -> Result<Option<&'a str>, Rule> {
         && id(rest)
     {
         return Ok(Some(ty));
-    }
-    if let Some(fragment) = text.strip_prefix('#') {
-        if fragment.is_empty() {
-            return Ok(of_type(root));
-        }
-        let mut contained = root.get("contained").into_iter().flat_map(Value::elements);
-        let found = contained.find(|r| r.get("id").and_then(Value::as_str) == Some(fragment));
-        return found.map(of_type).ok_or(Rule::Invariant("ref-1"));
     }
     if let Some((ty, _)) = text.split_once('?').filter(|(ty, _)| is_type(ty)) {
         return Ok(Some(ty));

@@ -116,7 +116,7 @@ impl Walk {
     }
 
     /// All values of one element: the cardinality, then each.
-    fn element<'t>(
+    pub fn element<'t>(
         &mut self,
         parent: Value<'t>,
         value: Value<'t>,

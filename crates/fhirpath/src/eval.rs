@@ -39,6 +39,10 @@ impl<'s, 'a> Scope<'s, 'a> {
 
 pub(crate) fn eval<'a>(plan: &'a Plan, scope: Scope<'_, 'a>) -> Evaluated<'a> {
     let budget = &scope.ctx.budget;
+    if let Some(item) = quick(plan, scope) {
+        budget.spend(1)?;
+        return Ok(item.map_or_else(Collection::new, |item| smallvec![item]));
+    }
     let result = budget.spend(1).and_then(|()| evaluate(plan, scope));
     // One or two items are in the step.
     let items = match result {
@@ -148,7 +152,11 @@ fn made<'a>(scope: Scope<'_, 'a>, items: Collection<'a>) -> Evaluated<'a> {
 }
 
 fn evaluated<'a>(args: &'a [Plan], scope: Scope<'_, 'a>) -> Result<Args<'a>, EvalError> {
-    args.iter().map(|arg| eval(arg, scope)).collect()
+    let mut all = Args::new();
+    for arg in args {
+        all.push(eval(arg, scope)?);
+    }
+    Ok(all)
 }
 
 /// An operand that is at most one item.
@@ -160,7 +168,8 @@ fn operand<'a>(plan: &'a Plan, scope: Scope<'_, 'a>, name: &str) -> Result<Optio
 }
 
 /// A literal or a scalar column, without making a collection of it; `None` for whatever else a plan may be.
-fn quick<'a>(plan: &'a Plan, scope: Scope<'_, 'a>) -> Option<Option<Item<'a>>> {
+#[inline]
+pub(crate) fn quick<'a>(plan: &'a Plan, scope: Scope<'_, 'a>) -> Option<Option<Item<'a>>> {
     match (plan, scope.this) {
         (Plan::Literal(item), _) => Some(Some(item.borrow())),
         (Plan::Member { input, name }, [Item::Node(node)]) if matches!(**input, Plan::This) => {
@@ -291,7 +300,7 @@ fn singleton(items: &[Item<'_>]) -> Result<Option<bool>, EvalError> {
 }
 
 pub(crate) fn boolean<'a>(value: Option<bool>) -> Collection<'a> {
-    value.map(Item::Boolean).into_iter().collect()
+    value.map_or_else(Collection::new, |value| smallvec![Item::Boolean(value)])
 }
 
 /// The single item; `None` where there is none.

@@ -1,7 +1,7 @@
 //! Paths item by item: `a.b.where(c).d.first()` makes no collection between its steps.
 
 use crate::error::EvalError;
-use crate::eval::{Evaluated, Scope, eval, placed, single_integer, single_text, truth};
+use crate::eval::{Evaluated, Scope, eval, placed, quick, single_integer, single_text, truth};
 use crate::item::{Collection, Item};
 use crate::limits::STEP_MEMBERS;
 use crate::navigate::{element, member};
@@ -94,7 +94,10 @@ fn over<'a>(
         Plan::This => scope.this.iter().try_for_each(see),
         Plan::Root => scope.ctx.focus.iter().try_for_each(see),
         Plan::Variable(slot) => scope.ctx.variables.get(*slot).into_iter().flatten().try_for_each(see),
-        input => each(input, scope, &mut |item| see(&item)),
+        input => match quick(input, scope) {
+            Some(item) => scope.ctx.budget.spend(1).and_then(|()| item.iter().try_for_each(see)),
+            None => each(input, scope, &mut |item| see(&item)),
+        },
     }
 }
 

@@ -9,6 +9,7 @@ use smallvec::SmallVec;
 use uuid::Uuid;
 use uuid::fmt::Hyphenated;
 
+use crate::checker::Checker;
 use crate::columns::{Column, Columns};
 use crate::drafts::Drafts;
 use crate::explain::Tracer;
@@ -16,6 +17,7 @@ use crate::functions::{ConceptMaps, Host};
 use crate::header::{Made, Output, Resource, Rule};
 use crate::output::{Stamp, judge, single};
 use crate::render::{Arena, Renderer};
+use crate::scratch::Scratch;
 use crate::shared::Repeated;
 use crate::source::Source;
 use crate::template::Hole;
@@ -76,34 +78,18 @@ pub struct RowChange<'r> {
     pub record_time: i64,
 }
 
-/// Buffers of a mapping's run, reused from record to record.
-#[derive(Default)]
-pub struct Scratch {
-    row: Tape,
-    part: Tape,
-    check: Tape,
-    before: Drafts,
-    arena: Arena,
-}
-
 /// What of a [`Scratch`] the outputs of a row are made with.
 struct Making<'s> {
     typed: &'s mut Tape,
-    check: &'s mut Tape,
+    checker: &'s Checker,
     arena: &'s Arena,
 }
 
 impl<'s> Making<'s> {
     /// Forgets what was made of the row before.
-    fn of(typed: &'s mut Tape, check: &'s mut Tape, arena: &'s mut Arena) -> Self {
+    fn of(typed: &'s mut Tape, checker: &'s Checker, arena: &'s mut Arena) -> Self {
         arena.reset();
-        Making { typed, check, arena }
-    }
-}
-
-impl Scratch {
-    fn making(&mut self) -> Making<'_> {
-        Making::of(&mut self.row, &mut self.check, &mut self.arena)
+        Making { typed, checker, arena }
     }
 }
 
@@ -153,7 +139,9 @@ impl CdcMapping {
         drafts.clear();
         let result = match change.after {
             Some(after) if change.op != RowOp::Delete => {
-                self.make(after, change, scratch.making(), drafts, trace).map(|()| change.op == RowOp::Update)
+                let Scratch { row, checker, arena, .. } = &mut *scratch;
+                let making = Making::of(row, checker, arena);
+                self.make(after, change, making, drafts, trace).map(|()| change.op == RowOp::Update)
             }
             _ => Ok(true),
         };
@@ -170,7 +158,7 @@ impl CdcMapping {
         &self,
         row: Value<'_>,
         change: &RowChange<'_>,
-        Making { typed, check, arena }: Making<'_>,
+        Making { typed, checker, arena }: Making<'_>,
         drafts: &mut Drafts,
         trace: Option<Tracer<'_>>,
     ) -> Result<(), Rejection> {
@@ -179,7 +167,7 @@ impl CdcMapping {
         let record_time = utc(change.record_time)?;
         let host = self.host(&tenant, change.source, arena);
         let mut ctx = self.context(typed, change, &host, &record_time);
-        let renderer = Renderer::new(arena, &self.repeated, trace);
+        let renderer = Renderer::new(arena, &self.repeated, trace).checking(checker);
         judge(&self.rules, &renderer, &ctx, drafts)?;
         let origin = bumpalo::format!(in &arena.texts, "urn:{}:{}", change.source.name, self.table);
         let (version_id, last_updated) = (change.version_id, change.last_updated);
@@ -198,7 +186,7 @@ impl CdcMapping {
                     let id = id.ok_or_else(|| Rejection::new(Reason::MissingKey, &*output.name))?;
                     let mut id_text = [0; Hyphenated::LENGTH];
                     let id = id.hyphenated().encode_lower(&mut id_text);
-                    resource.draft(&output.topic, id, stamp, &renderer, &mut ctx, drafts, check)?;
+                    resource.draft(&output.topic, id, stamp, &renderer, &mut ctx, drafts, checker)?;
                 }
                 Made::Record(record) => {
                     let key = record.key(&renderer, &mut ctx)?;
@@ -227,13 +215,13 @@ impl CdcMapping {
         if keys_stay && self.outputs.iter().all(made_again) {
             return Ok(());
         }
-        let Scratch { row, part, check, before, arena } = scratch;
+        let Scratch { row, part, checker, before, arena } = scratch;
         before.clear();
         // A row that was rejected made nothing, and what stands for it is what an earlier one made: then, and
         // on a delete, everything it could have made is withdrawn.
         let known = match change.before {
             Some(old) if change.op == RowOp::Update => {
-                self.make(old, change, Making::of(row, check, arena), before, None).is_ok()
+                self.make(old, change, Making::of(row, checker, arena), before, None).is_ok()
             }
             _ => false,
         };
@@ -305,6 +293,7 @@ impl CdcMapping {
             zone: &source.zone.zone,
             maps: &self.maps,
             texts: &arena.texts,
+            ids: &arena.ids,
         }
     }
 

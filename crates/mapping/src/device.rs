@@ -14,6 +14,7 @@ use crate::functions::{ConceptMaps, Host};
 use crate::header::{Made, Output, Rule};
 use crate::output::{Stamp, judge, single};
 use crate::render::{Arena, Renderer};
+use crate::scratch::Scratch;
 use crate::shared::Repeated;
 use crate::source::Vendor;
 use crate::template::Hole;
@@ -212,10 +213,10 @@ impl DeviceMapping {
         reading: &Reading,
         assignment: Option<&Assignment>,
         plane: Plane,
-        check: &mut Tape,
+        scratch: &mut Scratch,
         drafts: &mut Drafts,
     ) -> Result<(), Rejection> {
-        let result = self.apply_traced(message, reading, assignment, plane, check, drafts, None);
+        let result = self.apply_traced(message, reading, assignment, plane, scratch, drafts, None);
         result.map_err(|rejection| rejection.of_shape(self.shape()))
     }
 
@@ -226,18 +227,20 @@ impl DeviceMapping {
         reading: &Reading,
         assignment: Option<&Assignment>,
         plane: Plane,
-        check: &mut Tape,
+        scratch: &mut Scratch,
         drafts: &mut Drafts,
         trace: Option<Tracer<'_>>,
     ) -> Result<(), Rejection> {
         let tenant = assignment.map_or("", |assignment| &assignment.tenant);
-        let arena = Arena::default();
-        let host = self.host(tenant, message, &arena);
+        let Scratch { checker, arena, .. } = scratch;
+        arena.reset();
+        let (checker, arena) = (&*checker, &*arena);
+        let host = self.host(tenant, message, arena);
         let record_time = self.record_time(message)?;
         let observed =
             time::utc(reading.observed_at).map_err(|_| Rejection::new(Reason::InvalidTime, "time"))?;
         let mut ctx = self.context(message, &host, &record_time);
-        let renderer = Renderer::new(&arena, &self.repeated, trace);
+        let renderer = Renderer::new(arena, &self.repeated, trace).checking(checker);
         let item = message.body.tape().at(reading.position);
         ctx.set(self.slots.item, collect(item));
         ctx.set(self.slots.device, single(Item::string(reading.device.as_str())));
@@ -269,7 +272,7 @@ impl DeviceMapping {
                     let (vendor, key) = (&message.vendor.name, [reading.device.as_str()]);
                     let id =
                         fhirehose_fhir::id(tenant, vendor, "device", &key, Some(&discriminator)).to_string();
-                    resource.draft(&output.topic, &id, stamp, &renderer, &mut ctx, drafts, check)?;
+                    resource.draft(&output.topic, &id, stamp, &renderer, &mut ctx, drafts, checker)?;
                 }
                 Made::Record(record) => {
                     let key = record.key(&renderer, &mut ctx)?;
@@ -294,6 +297,7 @@ impl DeviceMapping {
             zone: &zone.zone,
             maps: &self.maps,
             texts: &arena.texts,
+            ids: &arena.ids,
         }
     }
 

@@ -155,13 +155,13 @@ pub fn explain(
                     for plane in
                         [Plane::Alerts, Plane::Readings].into_iter().filter(|plane| mapping.has(*plane))
                     {
-                        let (check, trace) = (&mut Tape::new(), Some(&trace));
+                        let (scratch, trace) = (&mut Scratch::default(), Some(&trace));
                         mapping.apply_traced(
                             &message,
                             &reading,
                             Some(&assignment),
                             plane,
-                            check,
+                            scratch,
                             &mut drafts,
                             trace,
                         )?;

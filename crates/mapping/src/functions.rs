@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use bumpalo::Bump;
+use fhirehose_fhir::{id_name, id_of};
 use fhirehose_fhirpath::{Collection, Decimal, Env, EvalError, Function, Functions, Item, Members, Shape};
 use fhirehose_stream::Reason;
 use fhirehose_tape::{Kind, Value};
@@ -16,6 +17,7 @@ use uuid::fmt::Hyphenated;
 
 use crate::concept_map::ConceptMap;
 use crate::output::single;
+use crate::remembered::Remembered;
 use crate::time::{self, BadTime};
 
 /// Concept maps by name: the file's name without `.csv`.
@@ -31,6 +33,7 @@ pub(crate) struct Host<'r> {
     pub maps: &'r ConceptMaps,
     /// Where what functions make lives.
     pub texts: &'r Bump,
+    pub ids: &'r Remembered<(), Uuid>,
 }
 
 /// An environment that knows the functions; arguments that name a map, a table or a zone are checked.
@@ -167,8 +170,9 @@ impl Host<'_> {
         let table = text(args.first())?;
         let parts = args.get(1..)?.iter().map(|part| text(Some(part)));
         let parts: SmallVec<[_; 4]> = parts.collect::<Option<_>>()?;
-        let parts: SmallVec<[&str; 4]> = parts.iter().map(AsRef::as_ref).collect();
-        Some(fhirehose_fhir::id(self.tenant, self.source, &table, &parts, None))
+        let around = [self.tenant, self.source, &*table].into_iter();
+        let name = id_name(around.chain(parts.iter().map(AsRef::as_ref)));
+        self.ids.get((), &name, || Some(id_of(&name)))
     }
 
     /// `Patient/<id>`, or the id alone.

@@ -3,12 +3,13 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use fhirehose_fhir::{ElementRules, Left};
 use fhirehose_stream::Reason;
-use fhirehose_tape::write_string;
+use fhirehose_tape::{Tape, write_string};
 use fhirehose_topics::{Registry, Schema};
 
 use crate::problem::Position;
-use crate::template::{Compiler, Hole, Makes, Object, Scope, Template, missing_of};
+use crate::template::{Compiler, Hole, Makes, Object, Scope, Template, fold, missing_of, watch};
 use crate::yaml::{Data, Key, Node, Scalar};
 
 /// A data-quality rule: `when` it holds, the record is rejected or flagged.
@@ -44,8 +45,12 @@ pub(crate) struct Resource {
     /// `"profile":[…],` or nothing.
     pub profile: Box<[u8]>,
     pub assigns: Vec<crate::template::Assign>,
+    /// `{"resourceType":…,"id":`
+    pub start: Box<[u8]>,
     /// Without `resourceType`, `id` and `meta`.
     pub members: Object,
+    /// To judge when the members are written.
+    pub left: Left,
 }
 
 pub(crate) struct Record {
@@ -325,7 +330,10 @@ impl Compiler<'_, '_> {
             self.problems.add(node.at, format!("`{of_type}` needs `{required}`"));
         }
         let discriminator = discriminator.map(Box::from);
-        Some(Resource { of_type, key, discriminator, profile, assigns, members })
+        let left = watch(&of_type, &mut members);
+        fold(&mut members);
+        let start = format!("{{\"resourceType\":\"{of_type}\",\"id\":").into_bytes().into();
+        Some(Resource { of_type, key, discriminator, profile, assigns, start, members, left })
     }
 
     fn resource_type(&mut self, node: &Node, topic_type: &str) -> Option<Box<str>> {
@@ -353,13 +361,16 @@ impl Compiler<'_, '_> {
         let urls = self.texts(node, "profile");
         let mut json = Vec::new();
         for url in &urls {
-            json.extend_from_slice(if json.is_empty() { b"\"profile\":[" } else { b"," });
+            json.push(if json.is_empty() { b'[' } else { b',' });
             write_string(url, &mut json);
         }
-        if !json.is_empty() {
-            json.extend_from_slice(b"],");
+        let Some(node) = node.filter(|_| !json.is_empty()) else { return Box::default() };
+        json.push(b']');
+        let rules = ElementRules::of("Meta", "profile");
+        if !rules.is_some_and(|rules| rules.takes(&json, &mut Tape::new())) {
+            self.problems.add(node.at, "`profile` is a list of canonical URLs");
         }
-        json.into()
+        [b"\"profile\":", &*json, b","].concat().into()
     }
 
     fn record(

@@ -5,6 +5,7 @@
 
 mod assignments;
 mod cdc;
+mod checker;
 mod columns;
 mod concept_map;
 mod device;
@@ -18,8 +19,10 @@ pub mod limits;
 mod load;
 mod output;
 mod problem;
+mod remembered;
 mod render;
 mod scaffold;
+mod scratch;
 mod shared;
 mod source;
 mod template;
@@ -31,7 +34,7 @@ mod yaml;
 mod fpml_tests;
 
 pub use assignments::{ASSIGNMENTS, Assignments};
-pub use cdc::{CdcMapping, RowChange, RowOp, Scratch};
+pub use cdc::{CdcMapping, RowChange, RowOp};
 pub use columns::{Column, ColumnType, ColumnUse, PersonalData};
 pub use device::{Assignment, DeviceMapping, Message, Plane, Reading, device_id, read_headers};
 pub use drafts::{Draft, DraftBody, Drafts};
@@ -41,4 +44,5 @@ pub use fpml::{Fpml, FpmlOptions, read_document};
 pub use load::{Mappings, check};
 pub use problem::Problem;
 pub use scaffold::{TableColumn, scaffold};
+pub use scratch::Scratch;
 pub use source::{Source, UnknownZone, Vendor, Zone};

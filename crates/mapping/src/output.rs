@@ -1,12 +1,14 @@
 //! From a compiled output and one record to a draft.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
+use fhirehose_fhir::ElementRules;
 use fhirehose_fhirpath::{Collection, Ctx, Item};
 use fhirehose_stream::{Reason, Rejection};
-use fhirehose_tape::{Tape, write_string};
+use fhirehose_tape::write_string;
 use smallvec::smallvec;
 
+use crate::checker::Checker;
 use crate::drafts::Drafts;
 use crate::header::{Consequence, Output, Record, Resource, Rule};
 use crate::render::Renderer;
@@ -60,22 +62,16 @@ impl Resource {
         renderer: &Renderer<'a>,
         ctx: &mut Ctx<'a>,
         drafts: &mut Drafts,
-        check: &mut Tape,
+        checker: &Checker,
     ) -> Result<(), Rejection> {
         renderer.assign(&self.assigns, ctx)?;
         drafts.resource(topic, stamp.tenant, id, |out, flags| {
             let start = out.len();
-            self.head(id, stamp, flags, out)?;
+            checker.begin();
+            self.head(id, stamp, flags, checker, out)?;
             renderer.object_members(&self.members, ctx, out)?;
             out.push(b'}');
-            check
-                .parse_json(&out[start..])
-                .map_err(|error| Rejection::new(Reason::InvalidFhir, format!("{}: {error}", self.of_type)))?;
-            fhirehose_fhir::validate(check.root()).map_err(|invalid| {
-                let missing = invalid.rule == fhirehose_fhir::Rule::Missing;
-                let reason = if missing { Reason::MissingElement } else { Reason::InvalidFhir };
-                Rejection::new(reason, invalid.to_string())
-            })
+            checker.resource(&self.of_type, self.left, &out[start..])
         })
     }
 
@@ -85,43 +81,62 @@ impl Resource {
         id: &str,
         stamp: Stamp<'_>,
         flags: &[Arc<str>],
+        checker: &Checker,
         out: &mut Vec<u8>,
     ) -> Result<(), Rejection> {
-        let mut text = |before: &str, text: &str| {
-            out.extend_from_slice(before.as_bytes());
-            write_string(text, out);
-        };
         let updated = time::utc(stamp.last_updated)
             .map_err(|_| Rejection::new(Reason::InvalidTime, format!("{}.meta.lastUpdated", self.of_type)))?;
-        text("{\"resourceType\":", &self.of_type);
-        text(",\"id\":", id);
-        text(",\"meta\":{\"versionId\":", stamp.version_id);
-        text(",\"lastUpdated\":", &updated);
-        text(",\"source\":", stamp.origin);
+        let head = &*HEAD;
+        out.extend_from_slice(&self.start);
+        let mut text = |before: &str, text: &str, rules| {
+            out.extend_from_slice(before.as_bytes());
+            let start = out.len();
+            write_string(text, out);
+            checker.scalar(rules, &out[start..]);
+        };
+        text("", id, head.id);
+        text(",\"meta\":{\"versionId\":", stamp.version_id, head.version_id);
+        text(",\"lastUpdated\":", &updated, head.last_updated);
+        text(",\"source\":", stamp.origin, head.source);
         out.push(b',');
         out.extend_from_slice(&self.profile);
-        let tenants = "http://thirdopinion.io/identity/claims/tenant";
-        coding("\"security\":[", tenants, stamp.tenant, out);
-        out.push(b']');
+        let mut coding = |before: &str, code: &str| {
+            out.extend_from_slice(before.as_bytes());
+            let start = out.len();
+            write_string(code, out);
+            checker.scalar(head.code, &out[start..]);
+            out.push(b'}');
+        };
+        coding(SECURITY, stamp.tenant);
         for (i, flag) in flags.iter().enumerate() {
-            coding(if i == 0 { ",\"tag\":[" } else { "," }, "urn:fhirehose:dq", flag, out);
+            coding(if i == 0 { FIRST_TAG } else { NEXT_TAG }, flag);
         }
-        if !flags.is_empty() {
-            out.push(b']');
-        }
-        out.push(b'}');
+        out.extend_from_slice(b"]}");
         Ok(())
     }
 }
 
-fn coding(before: &str, system: &str, code: &str, out: &mut Vec<u8>) {
-    out.extend_from_slice(before.as_bytes());
-    out.extend_from_slice(b"{\"system\":");
-    write_string(system, out);
-    out.extend_from_slice(b",\"code\":");
-    write_string(code, out);
-    out.push(b'}');
+const SECURITY: &str = r#""security":[{"system":"http://thirdopinion.io/identity/claims/tenant","code":"#;
+const FIRST_TAG: &str = r#"],"tag":[{"system":"urn:fhirehose:dq","code":"#;
+const NEXT_TAG: &str = r#",{"system":"urn:fhirehose:dq","code":"#;
+
+/// The elements the engine writes.
+struct Head {
+    id: Option<ElementRules>,
+    version_id: Option<ElementRules>,
+    last_updated: Option<ElementRules>,
+    source: Option<ElementRules>,
+    code: Option<ElementRules>,
 }
+
+static HEAD: LazyLock<Head> = LazyLock::new(|| Head {
+    // Every resource has it alike.
+    id: ElementRules::of("Basic", "id"),
+    version_id: ElementRules::of("Meta", "versionId"),
+    last_updated: ElementRules::of("Meta", "lastUpdated"),
+    source: ElementRules::of("Meta", "source"),
+    code: ElementRules::of("Coding", "code"),
+});
 
 impl Record {
     /// The record's key; `None` where a part of it is empty.

@@ -8,10 +8,13 @@ use bumpalo::Bump;
 use fhirehose_fhirpath::{Collection, Ctx, EvalError, Item, collect};
 use fhirehose_stream::{Reason, Rejection};
 use fhirehose_tape::{Kind, Tape, Value, write_string};
+use uuid::Uuid;
 
+use crate::checker::Checker;
 use crate::explain::Tracer;
 use crate::limits::{MAX_OUTPUT, MAX_STEPS};
 use crate::output::single;
+use crate::remembered::Remembered;
 use crate::shared::{Repeated, Results};
 use crate::template::{Assign, Entry, Hole, Object, Piece, Template};
 
@@ -20,6 +23,8 @@ use crate::template::{Assign, Entry, Hole, Object, Piece, Template};
 pub(crate) struct Arena {
     /// What functions make, and results that are needed again.
     pub texts: Bump,
+    /// Ids by their names: what is referred to is referred to again by other records.
+    pub ids: Remembered<(), Uuid>,
     documents: Documents,
 }
 
@@ -56,6 +61,8 @@ impl Documents {
 pub(crate) struct Renderer<'a> {
     arena: &'a Arena,
     trace: Option<Tracer<'a>>,
+    /// Judges what is written, where that is asked.
+    checker: Option<&'a Checker>,
     results: Results<'a>,
     /// Steps taken.
     steps: Cell<u64>,
@@ -69,7 +76,12 @@ type Written = Result<bool, Rejection>;
 impl<'a> Renderer<'a> {
     pub fn new(arena: &'a Arena, repeated: &'a Repeated, trace: Option<Tracer<'a>>) -> Self {
         let (steps, made) = (Cell::new(0), Cell::new(0));
-        Renderer { arena, trace, results: Results::of(repeated, &arena.texts), steps, made }
+        Renderer { arena, trace, checker: None, results: Results::of(repeated, &arena.texts), steps, made }
+    }
+
+    /// The same, and what is written is judged part by part.
+    pub fn checking(self, checker: &'a Checker) -> Self {
+        Renderer { checker: Some(checker), ..self }
     }
 
     fn spend(&self, steps: u64) -> Result<(), Rejection> {
@@ -304,7 +316,12 @@ impl<'a> Renderer<'a> {
         separate(out, b'{');
         let first = out.len();
         out.extend_from_slice(&entry.json);
-        if self.value(&entry.value, ctx, out)? {
+        let value = out.len();
+        let written = self.value(&entry.value, ctx, out)?;
+        if let Some(checker) = self.checker {
+            checker.entry(entry, written.then_some(&out[value..]));
+        }
+        if written {
             Ok(Some(first..out.len()))
         } else {
             out.truncate(start);

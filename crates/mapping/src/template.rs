@@ -3,12 +3,16 @@
 mod cardinality;
 mod codes;
 mod compile;
+mod fold;
 mod syntax;
+mod watch;
 
 use fhirehose_fhirpath::{Env, Expr, Shape, Slot};
 
 pub(crate) use cardinality::missing_of;
 pub(crate) use compile::{Compiler, Makes};
+pub(crate) use fold::fold;
+pub(crate) use watch::{Watch, watch};
 
 use crate::problem::Position;
 
@@ -58,6 +62,10 @@ pub(crate) struct Entry {
     /// `"key":`
     pub json: Box<[u8]>,
     pub value: Template,
+    /// Of a resource's member, what is judged as it is written.
+    pub watch: Watch,
+    /// Whether an object without it is not valid.
+    pub required: bool,
 }
 
 pub(crate) struct Assign {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use fhirehose_codec::{SchemaSource, decode};
 use fhirehose_mapping::{
-    Assignments, Drafts, Encoders, Mappings, Message, Plane, Provenance, Vendor, read_headers,
+    Assignments, Drafts, Encoders, Mappings, Message, Plane, Provenance, Scratch, Vendor, read_headers,
 };
 use fhirehose_stream::{Batch, Fault, Outputs, Processor, Reason, Record, Rejection, Verdict, Verdicts};
 use fhirehose_tape::Tape;
@@ -26,7 +26,7 @@ pub struct AlertEmergency {
     assignments: Assignments,
     body: Tape,
     headers: Tape,
-    check: Tape,
+    scratch: Scratch,
     drafts: Drafts,
 }
 
@@ -49,7 +49,7 @@ impl AlertEmergency {
             assignments: Assignments::default(),
             body: Tape::new(),
             headers: Tape::new(),
-            check: Tape::new(),
+            scratch: Scratch::default(),
             drafts: Drafts::new(),
         })
     }
@@ -80,8 +80,8 @@ impl AlertEmergency {
         let written = mapping.readings(&message).and_then(|readings| {
             for reading in &readings {
                 let assignment = self.assignments.at(&reading.device, reading.observed_at);
-                let (check, drafts) = (&mut self.check, &mut self.drafts);
-                mapping.apply(&message, reading, assignment, Plane::Alerts, check, drafts)?;
+                let (scratch, drafts) = (&mut self.scratch, &mut self.drafts);
+                mapping.apply(&message, reading, assignment, Plane::Alerts, scratch, drafts)?;
             }
             let provenance = Provenance {
                 source: &vendor.name,

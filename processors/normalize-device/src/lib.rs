@@ -13,7 +13,7 @@ use std::sync::Arc;
 use fhirehose_codec::{SchemaSource, decode};
 use fhirehose_mapping::{
     Assignment, Assignments, DeviceMapping, Drafts, Encoders, Mappings, Message, Plane, Provenance, Reading,
-    Vendor, read_headers,
+    Scratch, Vendor, read_headers,
 };
 use fhirehose_stream::{
     Assigned, Batch, Fault, Outputs, Processor, Reason, Record, Rejection, TopicPartition, Verdict, Verdicts,
@@ -44,7 +44,7 @@ pub struct NormalizeDevice {
 /// What turns one message's readings into outputs.
 struct Desk {
     encoders: Encoders,
-    check: Tape,
+    scratch: Scratch,
     drafts: Drafts,
     /// Stands in for the assignment a reading waits for, to tell now what would be rejected then.
     nobody: Assignment,
@@ -69,7 +69,7 @@ impl NormalizeDevice {
             schemas,
             assignments: Assignments::default(),
             parked: Parked::default(),
-            desk: Desk { encoders, check: Tape::new(), drafts: Drafts::new(), nobody },
+            desk: Desk { encoders, scratch: Scratch::default(), drafts: Drafts::new(), nobody },
             body: Tape::new(),
             headers: Tape::new(),
         })
@@ -188,9 +188,9 @@ impl Desk {
         assignment: &Assignment,
         out: &mut Outputs,
     ) -> Result<u32, Rejection> {
-        let Desk { encoders, check, drafts, .. } = self;
+        let Desk { encoders, scratch, drafts, .. } = self;
         drafts.clear();
-        mapping.apply(message, reading, Some(assignment), Plane::Readings, check, drafts)?;
+        mapping.apply(message, reading, Some(assignment), Plane::Readings, scratch, drafts)?;
         let provenance = Provenance {
             source: &message.vendor.name,
             source_position: &reading.device,

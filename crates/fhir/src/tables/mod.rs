@@ -59,6 +59,8 @@ pub(crate) struct Type {
     pub rules: Vec<(&'static str, &'static str, &'static str)>,
     /// The rules, compiled at first use.
     pub invariants: OnceLock<Vec<Invariant>>,
+    /// Whether no rule in it is about the resource around it; found out at first use.
+    pub stands_alone: OnceLock<bool>,
 }
 
 pub(crate) struct Element {

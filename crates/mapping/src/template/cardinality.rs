@@ -8,8 +8,7 @@ use super::{Object, Template};
 
 /// What is wrong with writing a template into an element; nothing where it depends on the data.
 pub(super) fn of_element(of: &str, name: &str, path: &str, value: &Template) -> Option<String> {
-    // What a primitive carries beside its value repeats as it does.
-    let many = element_repeats(of, name.strip_prefix('_').unwrap_or(name));
+    let many = repeats(of, name);
     match is_list(value)? {
         list if list == many => None,
         true => Some(format!("`{path}` is one value, not a list")),
@@ -17,7 +16,13 @@ pub(super) fn of_element(of: &str, name: &str, path: &str, value: &Template) -> 
     }
 }
 
-fn is_list(template: &Template) -> Option<bool> {
+/// Whether an element is a list. What a primitive carries beside its value repeats as it does.
+pub(super) fn repeats(of: &str, name: &str) -> bool {
+    element_repeats(of, name.strip_prefix('_').unwrap_or(name))
+}
+
+/// Whether a template writes a list; nothing where it depends on the data.
+pub(super) fn is_list(template: &Template) -> Option<bool> {
     match template {
         Template::Literal(json) => (&**json != b"null").then_some(false),
         Template::First(_) | Template::Text(_) | Template::Object(_) => Some(false),

@@ -5,7 +5,7 @@ use fhirehose_fhirpath::{Expr, Shape};
 use fhirehose_tape::{Tape, write_string};
 
 use super::syntax::{Directive, directive, hole_length};
-use super::{Assign, Entry, Hole, Object, Piece, Scope, Template};
+use super::{Assign, Entry, Hole, Object, Piece, Scope, Template, Watch};
 use super::{cardinality, codes};
 use crate::problem::Problems;
 use crate::shared::Places;
@@ -380,7 +380,8 @@ impl Compiler<'_, '_> {
         let mut json = Vec::new();
         write_string(&key.text, &mut json);
         json.push(b':');
-        Some(Entry { key: key.text.as_str().into(), json: json.into(), value })
+        let (watch, required) = (Watch::Nothing, false);
+        Some(Entry { key: key.text.as_str().into(), json: json.into(), value, watch, required })
     }
 
     fn assigns(&mut self, node: &Node, scope: &mut Scope, path: &str) -> Option<Vec<Assign>> {
