@@ -152,10 +152,25 @@ pub fn left_to_judge(of: &str, members: &[(&str, Known<'_>)]) -> Left {
 fn rules_settle(ty: &Type, members: &[(&str, Known<'_>)]) -> bool {
     let known = |name: &str| members.iter().find(|(of, _)| *of == name).map(|(_, known)| *known);
     let has = |name: &str| members.iter().any(|(of, _)| *of == name || is_choice(of, name));
-    let in_fhirpath = ty.rules.iter().filter(|(key, ..)| !IN_RUST.contains(key)).all(|(key, element, _)| {
-        let of_contained = key.starts_with("dom-") && !has("contained");
-        of_contained || (!element.is_empty() && !has(element))
-    });
+    // A rule that one of some members is there, or another is not: whether that is so whatever is left out.
+    let always = |rule: &str| {
+        let either = |part: &str| {
+            let (name, asks) = part.split_once('.')?;
+            let plain = name.bytes().all(|byte| byte.is_ascii_alphabetic());
+            match asks {
+                "exists()" if plain => Some(matches!(known(name), Some(Known::Text(_)))),
+                "empty()" if plain => Some(!has(name)),
+                _ => None,
+            }
+        };
+        let parts: Option<Vec<bool>> = rule.split(" or ").map(either).collect();
+        parts.is_some_and(|parts| parts.contains(&true))
+    };
+    let in_fhirpath =
+        ty.rules.iter().filter(|(key, ..)| !IN_RUST.contains(key)).all(|(key, element, rule)| {
+            let of_contained = key.starts_with("dom-") && !has("contained");
+            of_contained || (!element.is_empty() && !has(element)) || (element.is_empty() && always(rule))
+        });
     let begins_absolute = match known("system") {
         None => true,
         Some(Known::Text(text) | Known::Begins(text)) => absolute(text),

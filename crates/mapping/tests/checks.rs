@@ -21,7 +21,7 @@ const COLUMNS: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
 const ROWS: usize = 2000;
 
 /// Parts of resources that leave open what a rule is about.
-const RESOURCES: [(&str, &str); 12] = [
+const RESOURCES: [(&str, &str); 14] = [
     (
         "patient",
         "{resourceType: Patient, name: [{use: official, family: '{{ a }}', given: ['{{ b }}', '{{ c }}']}], birthDate: '{{ d }}'}",
@@ -49,6 +49,14 @@ const RESOURCES: [(&str, &str); 12] = [
     (
         "patient",
         "{resourceType: Patient, name: [{id: '{{ a }}', text: '{{ b }}'}], telecom: [{system: '{{ c }}', value: '{{ d }}', rank: '{{ iif(e.exists(), 1, 0) }}'}], multipleBirthInteger: '{{ iif(f.exists(), 1, {}) }}', multipleBirthBoolean: '{{ iif(e.exists(), true, {}) }}'}",
+    ),
+    (
+        "patient",
+        "{resourceType: Patient, '{% if a.exists() %}': {deceasedBoolean: true, birthDate: '{{ b }}'}, '{% else %}': {deceasedDateTime: '{{ c }}'}}",
+    ),
+    (
+        "patient",
+        "{resourceType: Patient, birthDate: '2026-01-01', '{% merge %}': [{'{% if a.exists() %}': {birthDate: '{{ b }}'}}, {gender: '{{ c }}', contact: [{gender: '{{ d }}'}]}]}",
     ),
     (
         "encounter",

@@ -6,16 +6,13 @@ use super::{Entry, Object, Template, Watch};
 
 /// Joins what is written out in the members of an object.
 pub(crate) fn fold(object: &mut Object) {
+    fold_each(object);
     // Of members that others may replace each is needed by its name.
     if !object.merges.is_empty() {
         return;
     }
     let mut entries: Vec<Entry> = Vec::new();
-    for mut entry in object.entries.drain(..) {
-        value(&mut entry.value);
-        if let Template::Literal(json) = &entry.value {
-            settle(&mut entry.watch, json);
-        }
+    for entry in object.entries.drain(..) {
         if let Some(before) = entries.last_mut()
             && let (Some(first), Some(second)) = (written(before), written(&entry))
         {
@@ -25,6 +22,29 @@ pub(crate) fn fold(object: &mut Object) {
         }
     }
     object.entries = entries;
+}
+
+fn fold_each(object: &mut Object) {
+    for entry in &mut object.entries {
+        value(&mut entry.value);
+        if let Template::Literal(json) = &entry.value {
+            settle(&mut entry.watch, json);
+        }
+    }
+    object.merges.iter_mut().for_each(merged);
+}
+
+fn merged(template: &mut Template) {
+    match template {
+        Template::Object(object) => fold_each(object),
+        Template::If { then, otherwise, .. } => {
+            merged(then);
+            otherwise.iter_mut().for_each(|otherwise| merged(otherwise));
+        }
+        Template::Scope { body, .. } => merged(body),
+        // Made of data.
+        _ => {}
+    }
 }
 
 /// What an entry always writes, where there is nothing to judge of it.

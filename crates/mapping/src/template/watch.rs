@@ -29,10 +29,47 @@ pub(crate) fn watch(of: &str, object: &mut Object) -> Left {
 }
 
 fn left(of: &str, object: &Object) -> Left {
-    let members: Vec<(&str, Known<'_>)> =
-        object.entries.iter().map(|entry| (&*entry.key, known(&entry.value))).collect();
-    let required = required_elements(of).all(|name| object.entries.iter().any(|entry| is(&entry.key, name)));
-    if object.merges.is_empty() && required { left_to_judge(of, &members) } else { Left::All }
+    let of_members = |entries: Vec<&Entry>| {
+        let members: Vec<_> = entries.iter().map(|entry| (&*entry.key, known(&entry.value))).collect();
+        let required = required_elements(of).all(|name| entries.iter().any(|entry| is(&entry.key, name)));
+        if required { left_to_judge(of, &members) } else { Left::All }
+    };
+    let each = alternatives(object).map(|all| all.into_iter().map(of_members).collect::<Vec<_>>());
+    let or = |left, other| match (left, other) {
+        (Left::Nothing, other) | (other, Left::Nothing) => other,
+        (Left::Rules, Left::Rules) => Left::Rules,
+        _ => Left::All,
+    };
+    each.map_or(Left::All, |each| each.into_iter().fold(Left::Nothing, or))
+}
+
+/// More combinations of branches are not looked at.
+const MAX_ALTERNATIVES: usize = 32;
+
+/// The members that an object may have, by the branches of what is merged into it; none where they are not known.
+fn alternatives(object: &Object) -> Option<Vec<Vec<&Entry>>> {
+    let mut all = vec![object.entries.iter().collect::<Vec<_>>()];
+    for merge in &object.merges {
+        let more = merged(merge)?;
+        let with = |before: &Vec<_>| more.iter().map(|one| [&**before, one].concat()).collect::<Vec<_>>();
+        all = all.iter().flat_map(with).collect();
+        if all.len() > MAX_ALTERNATIVES {
+            return None;
+        }
+    }
+    Some(all)
+}
+
+fn merged(template: &Template) -> Option<Vec<Vec<&Entry>>> {
+    match template {
+        Template::Object(object) => alternatives(object),
+        Template::If { then, otherwise, .. } => {
+            let otherwise = otherwise.as_deref().map_or(Some(vec![Vec::new()]), merged)?;
+            Some([merged(then)?, otherwise].concat())
+        }
+        Template::Scope { body, .. } => merged(body),
+        _ => None,
+    }
 }
 
 /// Whether an element is that one, or one of its choice.
@@ -42,12 +79,28 @@ fn is(name: &str, defined: &str) -> bool {
 }
 
 fn watch_entries(of: &str, object: &mut Object) {
+    for merge in &mut object.merges {
+        watch_merged(of, merge);
+    }
     for entry in &mut object.entries {
         entry.required = required_elements(of).any(|name| is(&entry.key, name));
         entry.watch = match ElementRules::of(of, &entry.key) {
             Some(rules) => of_entry(rules, of, entry),
             None => Watch::Resource,
         };
+    }
+}
+
+fn watch_merged(of: &str, template: &mut Template) {
+    match template {
+        Template::Object(object) => watch_entries(of, object),
+        Template::If { then, otherwise, .. } => {
+            watch_merged(of, then);
+            otherwise.iter_mut().for_each(|otherwise| watch_merged(of, otherwise));
+        }
+        Template::Scope { body, .. } => watch_merged(of, body),
+        // What has none of them is not watched.
+        _ => {}
     }
 }
 
@@ -68,7 +121,7 @@ fn of_entry(rules: ElementRules, of: &str, entry: &mut Entry) -> Watch {
         && objects_of(&mut entry.value, &mut objects)
         && objects.iter().all(|object| left(inner, object) == Left::Nothing)
         // The type that a Reference says it refers to is judged beside what it says.
-        && (inner != "Reference" || !objects.iter().any(|object| has(object, "type")));
+        && (inner != "Reference" || objects.iter().all(|object| refers_alone(object)));
     if !settled {
         return Watch::All(rules);
     }
@@ -82,8 +135,8 @@ fn of_entry(rules: ElementRules, of: &str, entry: &mut Entry) -> Watch {
     Watch::Nothing
 }
 
-fn has(object: &Object, name: &str) -> bool {
-    object.entries.iter().any(|entry| &*entry.key == name)
+fn refers_alone(object: &Object) -> bool {
+    object.merges.is_empty() && object.entries.iter().all(|entry| &*entry.key != "type")
 }
 
 /// Gathers the objects a template writes; whether it writes nothing else.
