@@ -64,7 +64,7 @@ const RESOURCES: [(&str, &str); 14] = [
     ),
     (
         "encounter",
-        "{resourceType: Encounter, status: '{{ a }}', class: {code: AMB}, period: {start: '{{ b }}', end: '{{ c }}'}, length: {value: 1, code: '{{ d }}', system: '{{ e }}'}}",
+        "{resourceType: Encounter, status: finished, class: {code: AMB}, period: {start: '{{ b }}', end: '{{ c }}'}, length: {value: 1, code: '{{ d }}', system: '{{ e }}'}}",
     ),
     (
         "observation",
