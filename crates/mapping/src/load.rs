@@ -14,8 +14,8 @@ use crate::{CdcMapping, DeviceMapping, Message, yaml};
 
 /// Every mapping of a directory, compiled.
 pub struct Mappings {
-    /// By `<db>.<table>`.
-    cdc: BTreeMap<String, CdcMapping>,
+    /// By database and table.
+    cdc: BTreeMap<String, BTreeMap<String, CdcMapping>>,
     /// By topic.
     devices: BTreeMap<String, Vec<DeviceMapping>>,
 }
@@ -32,8 +32,11 @@ impl Mappings {
             let mapping = read(&file, &root, &mut problems, |path, node, problems| {
                 CdcMapping::compile(path, node, &maps, topics, &mut terminology, problems)
             });
-            if let Some(mapping) = mapping {
-                mappings.cdc.insert(mapping.table.to_string(), mapping);
+            if let Some(mapping) = mapping
+                && let Some((db, table)) = mapping.table.split_once('.')
+            {
+                let (db, table) = (db.to_owned(), table.to_owned());
+                mappings.cdc.entry(db).or_default().insert(table, mapping);
             }
         }
         for file in files(&root.join("device"), 2, "yaml", &mut problems) {
@@ -54,12 +57,12 @@ impl Mappings {
 
     /// The mapping of a table.
     pub fn cdc(&self, db: &str, table: &str) -> Option<&CdcMapping> {
-        self.cdc.get(&format!("{db}.{table}"))
+        self.cdc.get(db)?.get(table)
     }
 
     /// Mappings of tables, by table.
     pub fn tables(&self) -> impl Iterator<Item = &CdcMapping> {
-        self.cdc.values()
+        self.cdc.values().flat_map(BTreeMap::values)
     }
 
     /// Mappings of messages, by topic and name.
