@@ -13,6 +13,7 @@ use crate::primitive::{absolute, moment, text_fits};
 use crate::reference;
 use crate::tables::{Element, Primitive, Ty, Type, Version};
 use crate::terminology::{self, LOINC, SNOMED, URI};
+use crate::validate::Invalid;
 use crate::walk::{Inside, Path, Walk};
 
 /// More brackets than this are not looked into: what is nested deeply is judged where it stands.
@@ -115,10 +116,15 @@ impl ElementRules {
         if brackets > MAX_BRACKETS || refers || tape.parse_json(json).is_err() {
             return false;
         }
+        self.findings(tape.root()).is_empty()
+    }
+
+    /// What is wrong with all that is written for the element, by paths from the element on; as if it stood alone.
+    pub fn findings(self, value: Value<'_>) -> Vec<Invalid> {
         let mut walk = walk();
-        let (value, at) = (tape.root(), Path { above: None, name: &self.0.name, index: None });
+        let at = Path { above: None, name: &self.0.name, index: None };
         walk.element(value, value, self.0, at, Inside { resource: value, root: value });
-        walk.found.is_empty()
+        walk.found
     }
 }
 

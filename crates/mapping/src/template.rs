@@ -6,6 +6,7 @@ mod compile;
 mod fold;
 mod syntax;
 mod watch;
+mod written;
 
 use fhirehose_fhirpath::{Env, Expr, Shape, Slot};
 

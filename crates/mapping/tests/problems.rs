@@ -178,6 +178,18 @@ fn each_mistake_is_told_in_its_place() {
         ),
         (
             "      gender:",
+            "      contact: [{period: {start: 2026-02-01, end: 2026-01-01}, gender: male}]\n      gender:",
+            "18:26",
+            "`Patient.contact.period`: invariant per-1",
+        ),
+        (
+            "      gender:",
+            "      telecom: [{system: phone, value: '1'}, {value: '2'}]\n      gender:",
+            "18:16",
+            "`Patient.telecom[1]`: invariant cpt-2",
+        ),
+        (
+            "      gender:",
             "      link: [{type: refer}]\n      gender:",
             "18:13",
             "`Patient.link` needs `other`",

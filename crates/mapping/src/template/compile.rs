@@ -1,12 +1,11 @@
 //! From YAML to a [`Template`], collecting problems.
 
-use fhirehose_fhir::{Rule, element_takes};
 use fhirehose_fhirpath::{Expr, Shape};
-use fhirehose_tape::{Tape, write_string};
+use fhirehose_tape::write_string;
 
 use super::syntax::{Directive, directive, hole_length};
 use super::{Assign, Entry, Hole, Object, Piece, Scope, Template, Watch};
-use super::{cardinality, codes};
+use super::{cardinality, codes, written};
 use crate::problem::Problems;
 use crate::shared::Places;
 use crate::terminology::Terminology;
@@ -362,12 +361,6 @@ impl Compiler<'_, '_> {
             self.problems.add(key.at, message);
             return None;
         }
-        if let Makes::Element(of) = inside
-            && let Err(rule) = literals_fit(of, &key.text, &value)
-        {
-            self.problems.add(node.at, format!("`{path}`: {rule}"));
-            return None;
-        }
         if let Makes::Element(of) = makes {
             let missing = cardinality::missing(of, &value);
             for required in &missing {
@@ -376,6 +369,12 @@ impl Compiler<'_, '_> {
             if !missing.is_empty() {
                 return None;
             }
+        }
+        if let Makes::Element(of) = inside
+            && let Err((place, rule)) = written::fits(of, &key.text, &value)
+        {
+            self.problems.add(node.at, format!("`{path}{place}`: {rule}"));
+            return None;
         }
         let mut json = Vec::new();
         write_string(&key.text, &mut json);
@@ -452,26 +451,6 @@ fn same_json(kind: &str, of: &str) -> bool {
         "boolean" => kind == "boolean",
         "decimal" | "integer" | "integer64" | "positiveInt" | "unsignedInt" => kind == "decimal",
         _ => is_primitive(of) && kind == "string",
-    }
-}
-
-/// Whether an element may have what is written out for it.
-fn literals_fit(of: &str, name: &str, template: &Template) -> Result<(), Rule> {
-    match template {
-        Template::Literal(json) => {
-            let mut tape = Tape::new();
-            // An empty text and a null are left out.
-            let written = tape.parse_json(json).is_ok() && !matches!(&**json, b"null" | b"\"\"");
-            if written { element_takes(of, name, tape.root()) } else { Ok(()) }
-        }
-        Template::List(list) => list.iter().try_for_each(|one| literals_fit(of, name, one)),
-        Template::If { then, otherwise, .. } => {
-            std::iter::once(then).chain(otherwise).try_for_each(|branch| literals_fit(of, name, branch))
-        }
-        Template::For { body, .. } | Template::Focus { body, .. } | Template::Scope { body, .. } => {
-            literals_fit(of, name, body)
-        }
-        Template::First(_) | Template::All(_) | Template::Text(_) | Template::Object(_) => Ok(()),
     }
 }
 
