@@ -166,14 +166,29 @@ impl Parser<'_> {
         self.tape.end();
     }
 
+    #[inline]
     fn key(&mut self) -> Option<()> {
         if self.peek() != b'"' {
             return self.expected("key");
         }
-        let (start, len) = self.string()?;
-        let text = self.tape.text.as_bytes().get(start as usize..).unwrap_or_default();
-        let mark = Mark::of(text.get(..len as usize).unwrap_or_default());
-        self.tape.push_key(Node { tag: Tag::Key, mark, a: start, b: len });
+        let start = self.at + 1;
+        let rest = &self.json[start..];
+        let (name, behind) = rest.split_at(plain(rest));
+        let (mark, a, b) = if behind.first() == Some(&b'"') {
+            self.at = start + name.len() + 1;
+            (Mark::of(name), position(self.base + start), position(name.len()))
+        } else {
+            let (a, b) = self.escaped(start)?;
+            (Mark::of(bytes(self.tape, Node::new(Tag::Key, a, b))), a, b)
+        };
+        self.tape.push_key(Node { tag: Tag::Key, mark, a, b });
+        // Few have blanks around the colon.
+        if let [b':', next, ..] = self.json[self.at..]
+            && next > b' '
+        {
+            self.at += 1;
+            return Some(());
+        }
         self.white();
         if self.peek() != b':' {
             return self.expected("':'");
