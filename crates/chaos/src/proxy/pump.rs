@@ -225,6 +225,14 @@ async fn write(
                 _ = watch.changed() => {}
             }
         }
+        // Before it goes on: what was read before the leg became slow, all at once, is as slow.
+        if let Toxic::Slow { bytes_per_second } = control.now().toxic {
+            let time = Duration::from_secs_f64(piece.bytes.len() as f64 / bytes_per_second.max(1) as f64);
+            tokio::select! {
+                () = sleep(time) => {}
+                _ = watch.changed() => {}
+            }
+        }
         if !gone {
             match to.write_all(&piece.bytes).await {
                 Ok(()) => control.passed(way, piece.bytes.len()),
@@ -234,13 +242,6 @@ async fn write(
             }
         }
         drop(piece.held);
-        if let Toxic::Slow { bytes_per_second } = control.now().toxic {
-            let time = Duration::from_secs_f64(piece.bytes.len() as f64 / bytes_per_second.max(1) as f64);
-            tokio::select! {
-                () = sleep(time) => {}
-                _ = watch.changed() => {}
-            }
-        }
     }
     // It may be gone, which is as good.
     let _ = to.shutdown().await;
