@@ -111,20 +111,20 @@ impl ElementRules {
             return in_order;
         }
         let brackets = json.iter().filter(|byte| matches!(byte, b'{' | b'[')).count();
-        // `#id` refers to what stands elsewhere in the resource.
-        let refers = json.windows(2).any(|two| two == b"\"#");
-        if brackets > MAX_BRACKETS || refers || tape.parse_json(json).is_err() {
-            return false;
-        }
-        self.findings(tape.root()).is_empty()
+        brackets <= MAX_BRACKETS && self.findings(json, tape).is_some_and(|found| found.is_empty())
     }
 
-    /// What is wrong with all that is written for the element, by paths from the element on; as if it stood alone.
-    pub fn findings(self, value: Value<'_>) -> Vec<Invalid> {
-        let mut walk = walk();
+    /// What is wrong with all that is written for the element, as JSON, by paths from the element on; none where it
+    /// cannot be judged alone.
+    pub fn findings(self, json: &[u8], tape: &mut Tape) -> Option<Vec<Invalid>> {
+        // `#id` refers to what stands elsewhere in the resource.
+        if json.windows(2).any(|two| two == b"\"#") || tape.parse_json(json).is_err() {
+            return None;
+        }
+        let (mut walk, value) = (walk(), tape.root());
         let at = Path { above: None, name: &self.0.name, index: None };
         walk.element(value, value, self.0, at, Inside { resource: value, root: value });
-        walk.found
+        Some(walk.found)
     }
 }
 

@@ -58,6 +58,25 @@ pub(crate) struct Object {
     pub merges: Vec<Template>,
 }
 
+impl Object {
+    /// Gives the objects that are merged into it and written out, those of every branch.
+    fn each_merged(&mut self, see: &mut dyn FnMut(&mut Object)) {
+        fn each(template: &mut Template, see: &mut dyn FnMut(&mut Object)) {
+            match template {
+                Template::Object(object) => see(object),
+                Template::If { then, otherwise, .. } => {
+                    each(then, see);
+                    otherwise.iter_mut().for_each(|otherwise| each(otherwise, see));
+                }
+                Template::Scope { body, .. } => each(body, see),
+                // Made of data.
+                _ => {}
+            }
+        }
+        self.merges.iter_mut().for_each(|merge| each(merge, see));
+    }
+}
+
 pub(crate) struct Entry {
     pub key: Box<str>,
     /// `"key":`

@@ -59,11 +59,13 @@ pub(crate) fn missing_of(of: &str, object: &Object) -> BTreeSet<&'static str> {
     if !members(object, &mut names) {
         return BTreeSet::new();
     }
-    let is = |name: &str, required: &str| {
-        let rest = name.strip_prefix('_').unwrap_or(name).strip_prefix(required);
-        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(|c: char| c.is_ascii_uppercase()))
-    };
     required_elements(of).filter(|required| !names.iter().any(|name| is(name, required))).collect()
+}
+
+/// Whether an element, or what a primitive carries beside its value, is that one, or one of its choice.
+pub(super) fn is(name: &str, defined: &str) -> bool {
+    let rest = name.strip_prefix('_').unwrap_or(name).strip_prefix(defined);
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(|c: char| c.is_ascii_uppercase()))
 }
 
 /// Gathers the names an object may have; whether they are all known.

@@ -31,20 +31,7 @@ fn fold_each(object: &mut Object) {
             settle(&mut entry.watch, json);
         }
     }
-    object.merges.iter_mut().for_each(merged);
-}
-
-fn merged(template: &mut Template) {
-    match template {
-        Template::Object(object) => fold_each(object),
-        Template::If { then, otherwise, .. } => {
-            merged(then);
-            otherwise.iter_mut().for_each(|otherwise| merged(otherwise));
-        }
-        Template::Scope { body, .. } => merged(body),
-        // Made of data.
-        _ => {}
-    }
+    object.each_merged(&mut fold_each);
 }
 
 /// What an entry always writes, where there is nothing to judge of it.

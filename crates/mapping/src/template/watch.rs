@@ -2,7 +2,8 @@
 
 use fhirehose_fhir::{ElementRules, Known, Left, left_to_judge, required_elements};
 
-use super::{Entry, Object, Piece, Template, cardinality};
+use super::cardinality::{self, is};
+use super::{Entry, Object, Piece, Template};
 
 /// What is judged of an entry's value as it is written.
 #[derive(Clone, Copy)]
@@ -72,35 +73,14 @@ fn merged(template: &Template) -> Option<Vec<Vec<&Entry>>> {
     }
 }
 
-/// Whether an element is that one, or one of its choice.
-fn is(name: &str, defined: &str) -> bool {
-    let rest = name.strip_prefix(defined);
-    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(|c: char| c.is_ascii_uppercase()))
-}
-
 fn watch_entries(of: &str, object: &mut Object) {
-    for merge in &mut object.merges {
-        watch_merged(of, merge);
-    }
+    object.each_merged(&mut |merged| watch_entries(of, merged));
     for entry in &mut object.entries {
         entry.required = required_elements(of).any(|name| is(&entry.key, name));
         entry.watch = match ElementRules::of(of, &entry.key) {
             Some(rules) => of_entry(rules, of, entry),
             None => Watch::Resource,
         };
-    }
-}
-
-fn watch_merged(of: &str, template: &mut Template) {
-    match template {
-        Template::Object(object) => watch_entries(of, object),
-        Template::If { then, otherwise, .. } => {
-            watch_merged(of, then);
-            otherwise.iter_mut().for_each(|otherwise| watch_merged(of, otherwise));
-        }
-        Template::Scope { body, .. } => watch_merged(of, body),
-        // What has none of them is not watched.
-        _ => {}
     }
 }
 
